@@ -1,0 +1,1 @@
+//! The doors between Python and the core.

@@ -1,0 +1,83 @@
+"""The data plane, written in Rust. Every argument and result that is `bytes` is a JSON document."""
+
+class CoreError(Exception):
+    """A refusal of the core: `args` is `(code, message)`, code one of Triton's eight in snake case."""
+
+    code: str
+    message: str
+
+class Core:
+    """One inference server's data plane; its threads never take the GIL."""
+
+    def __init__(self, options: bytes) -> None:
+        """Takes `CoreOptions`; raises `CoreError("invalid_arg")` naming an unknown or wrong field. Binds nothing."""
+
+    def start(self) -> bytes:
+        """Binds the listeners and starts the threads.
+
+        Answers `{"http","grpc","metrics","boot_id"}`: `host:port` or null where off.
+        Raises `CoreError("unavailable")` naming the occupied address.
+        """
+
+    def next_command(self, timeout_millis: int) -> bytes | None:
+        """Waits (detached) for what a client asked Python to do; None when the time is over.
+
+        `{"id","kind":"load","model","config","files"}` (`config`: str or null; `files`: path → base64),
+        `{"id","kind":"unload","model","unload_dependents"}`, `{"id","kind":"inspect","parameters"}`,
+        `{"id":0,"kind":"worker_lost","worker","model","version","started"}` (needs no answer).
+        Raises `CoreError("cancelled")` once the core is stopped.
+        """
+
+    def complete(self, command_id: int, result: bytes) -> None:
+        """Answers a command: `{"ok":true,"body":…}` or `{"ok":false,"code","message"}`."""
+
+    def open_worker(self, spec: bytes) -> tuple[int, int]:
+        """Makes a data channel and an arena for `{"model","version","instance"}`.
+
+        Answers the worker's id and the descriptor of its end of the channel, which the caller owns and closes.
+        """
+
+    def close_worker(self, worker: int) -> None:
+        """Closes a worker's channel and frees its arena; what it had started fails, the rest is queued again."""
+
+    def attach_worker(self, model: str, version: int, worker: int) -> None:
+        """Adds a worker (a replacement, say) to a published model version."""
+
+    def publish(self, spec: bytes) -> None:
+        """Makes a `ModelSpec` with its workers the one that serves its name and version.
+
+        A version that it replaces takes no new requests; call `retire_replaced` to wait for the old ones.
+        """
+
+    def retire(self, model: str, version: int, drain_millis: int) -> bool:
+        """Takes a version out of service, waits (detached) for its requests, closes its workers.
+
+        False if some had to be cut off at the deadline.
+        """
+
+    def retire_replaced(self, model: str, drain_millis: int) -> bool:
+        """The same for what `publish` replaced under this name."""
+
+    def set_index(self, rows: bytes) -> None:
+        """Tells the core the repository index: a list of `{"name","version","state","reason"}`."""
+
+    def set_access(self, snapshot: bytes) -> bytes:
+        """Takes a full access snapshot (keys, aliases, limits, services); answers `{"boot_id","generation"}`."""
+
+    def set_ready(self, ready: bool) -> None:
+        """Says whether the server is ready, as the control mode and `--strict-readiness` see it."""
+
+    def pump_output(self, descriptor: int, labels: bytes) -> None:
+        """Takes over the read end of a worker's output pipe; each line becomes a log record with `{"model","version","pid"}`."""
+
+    def log(self, record: bytes) -> None:
+        """Writes a log record `{"level","message",…}`; never blocks, never raises for a full log queue."""
+
+    def drain(self, deadline_millis: int) -> bool:
+        """Refuses new requests and waits (detached) for running ones; False if the deadline came first."""
+
+    def stop(self) -> None:
+        """Ends listeners and threads and flushes the log; `next_command` raises from now on."""
+
+def version() -> str:
+    """The version of the data plane."""

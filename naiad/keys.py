@@ -49,7 +49,9 @@ def digest(key: str) -> str:
     return blake3(key.encode("utf-8")).hexdigest()
 
 
-def row(key: Secret, *, scopes: Sequence[str], services: Sequence[str], expires: int | None = None) -> dict[str, object]:
+def row(
+    key: Secret, *, scopes: Sequence[str], services: Sequence[str], expires: int | None = None
+) -> dict[str, object]:
     """One row of the access snapshot and of a `--keys-file`: the digest, never the key."""
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown:

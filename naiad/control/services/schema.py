@@ -1,0 +1,175 @@
+"""The documents of a service as the API takes and gives them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from naiad.control.names import problem_with, slug
+
+State = Literal["Pending", "Starting", "Ready", "Failed", "Deleting"]
+
+DATATYPES = (
+    "BOOL",
+    *(f"{sign}INT{bits}" for sign in ("U", "") for bits in (8, 16, 32, 64)),
+    *("FP16", "FP32", "FP64", "BF16", "BYTES"),
+)
+_SPELLINGS = {"STRING": "BYTES", "BFLOAT16": "BF16"} | {f"FLOAT{bits}": f"FP{bits}" for bits in (16, 32, 64)}
+
+
+def datatype(text: object) -> str:
+    """The v2 name of a datatype in any accepted spelling: `TYPE_FP32`, `float32`, `torch.float32`."""
+    word = str(text).upper().removeprefix("TORCH.").removeprefix("TYPE_")
+    word = _SPELLINGS.get(word, word)
+    if word not in DATATYPES:
+        raise ValueError(f"unknown datatype '{text}'; expected one of {', '.join(DATATYPES)}")
+    return word
+
+
+def _service_name(name: str) -> str:
+    problem = problem_with(name)
+    if problem:
+        raise ValueError(f"'{name[:80]}' cannot be a service's name: {problem}; try '{slug(name)}'")
+    return name
+
+
+def _dim(value: int) -> int:
+    if value < 1 and value != -1:
+        raise ValueError(f"expected a positive integer or -1, got {value}")
+    return value
+
+
+ServiceName = Annotated[str, AfterValidator(_service_name)]
+Datatype = Annotated[str, BeforeValidator(datatype)]
+Dim = Annotated[int, Field(strict=True), AfterValidator(_dim)]
+Line = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class Document(BaseModel):
+    """A document that refuses what it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TensorField(Document):
+    """An input or output that the user declares; dims may carry the batch first, as `-1`."""
+
+    name: Line
+    dtype: Datatype
+    dims: Annotated[list[Dim], Field(min_length=1, max_length=64)]
+    argument: Line | None = None
+
+
+class ModelField(Document):
+    """Where the model's files are: a path under an allowed root, or in an upload."""
+
+    path: Annotated[str, Field(min_length=1, max_length=4096)]
+    upload: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+
+
+class AuthField(Document):
+    """Who may call the service."""
+
+    mode: Literal["key", "public"] = "key"
+    keys: Annotated[list[Line], Field(max_length=100)] = []
+
+
+class ServiceFields(Document):
+    """What a user wants; everything but the name and the model has a default."""
+
+    name: ServiceName
+    model: ModelField
+    inputs: Annotated[list[TensorField], Field(max_length=1024)] = []
+    outputs: Annotated[list[TensorField], Field(max_length=1024)] = []
+    auth: AuthField = AuthField()
+    description: Annotated[str, Field(max_length=1000)] = ""
+    labels: Annotated[dict[Line, Annotated[str, Field(max_length=255)]], Field(max_length=64)] = {}
+
+    @model_validator(mode="after")
+    def _tensor_names_differ(self) -> ServiceFields:
+        for kind, tensors in (("inputs", self.inputs), ("outputs", self.outputs)):
+            names = [tensor.name for tensor in tensors]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{kind}: '{twice}' is declared twice")
+        return self
+
+
+class Fix(Document):
+    """Something that helps, and where one exists the command that does it."""
+
+    text: str
+    command: str | None = None
+
+
+class Diagnosis(Document):
+    """Why a service does not serve."""
+
+    stage: str
+    code: str
+    title: str
+    title_zh: str
+    evidence: list[str] = []
+    fixes: list[Fix] = []
+
+
+class Step(Document):
+    """One step on the way, as the timeline keeps it."""
+
+    step: str
+    started: datetime
+    took: float | None = None
+
+
+class Access(Document):
+    """How the service is reached from where the caller is."""
+
+    http: str
+    infer: str
+    headers: list[str]
+
+
+class ServiceStatus(Document):
+    """How far a service is; written by the loop only."""
+
+    state: State
+    version: str
+    access: Access | None = None
+    diagnosis: Diagnosis | None = None
+    timeline: list[Step] = []
+
+
+class Service(ServiceFields):
+    """A service as the API gives it."""
+
+    status: ServiceStatus
+    generation: int
+    observed_generation: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class CreatedKey(Document):
+    """The key made with a service; its secret is shown this once."""
+
+    name: str
+    key: str
+
+
+class CreatedService(Service):
+    """The answer to a create: the service, and the secret of a key that was made for it."""
+
+    key: CreatedKey | None = None
+
+
+class ServiceList(Document):
+    """All services, by name."""
+
+    items: list[Service]
+
+
+def stored(fields: ServiceFields) -> dict[str, Any]:
+    """The fields as the database keeps them."""
+    return fields.model_dump(mode="json")

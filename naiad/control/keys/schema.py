@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from naiad.control.schema import Document
 
 Scope = Literal["infer", "manage", "metrics", "admin"]
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -25,12 +27,6 @@ def _utc(value: datetime) -> datetime:
 
 Moment = Annotated[datetime, BeforeValidator(moment), AfterValidator(_utc)]
 KeyName = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=2, max_length=100)]
-
-
-class Document(BaseModel):
-    """A document that refuses what it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class KeyFields(Document):

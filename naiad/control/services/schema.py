@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from naiad.control.names import problem_with, slug
+from naiad.control.schema import Diagnosis, Document
 
 State = Literal["Pending", "Starting", "Ready", "Failed", "Deleting"]
 
@@ -45,12 +46,6 @@ ServiceName = Annotated[str, AfterValidator(_service_name)]
 Datatype = Annotated[str, BeforeValidator(datatype)]
 Dim = Annotated[int, Field(strict=True), AfterValidator(_dim)]
 Line = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
-
-
-class Document(BaseModel):
-    """A document that refuses what it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TensorField(Document):
@@ -95,24 +90,6 @@ class ServiceFields(Document):
             if twice is not None:
                 raise ValueError(f"{kind}: '{twice}' is declared twice")
         return self
-
-
-class Fix(Document):
-    """Something that helps, and where one exists the command that does it."""
-
-    text: str
-    command: str | None = None
-
-
-class Diagnosis(Document):
-    """Why a service does not serve."""
-
-    stage: str
-    code: str
-    title: str
-    title_zh: str
-    evidence: list[str] = []
-    fixes: list[Fix] = []
 
 
 class Step(Document):

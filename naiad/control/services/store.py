@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from naiad import keys
 from naiad.control.names import nearest
 from naiad.control.problems import AlreadyExists, NoSuchResource, Rejected
-from naiad.control.services.schema import Diagnosis, ServiceFields, stored
+from naiad.control.schema import Diagnosis
+from naiad.control.services.schema import ServiceFields, stored
 from naiad.control.store import KeyRow, ServiceRow, ServiceVersionRow, Store, now, record
 
 

@@ -7,13 +7,14 @@ from starlette.types import ASGIApp
 
 from naiad.control.api import errors
 from naiad.control.api.access import ACCESS, PREFIX
-from naiad.control.api.context import Context
-from naiad.control.api.gate import Gate, Ring
+from naiad.control.api.gate import Gate, Hosts, Ring
 from naiad.control.api.wall import Wall
 from naiad.control.keys import routes as keys
+from naiad.control.keys.room import KeyRoom
 from naiad.control.schema import Document, Problem
 from naiad.control.services import routes as services
 from naiad.control.services import uploads
+from naiad.control.services.room import ServiceRoom
 
 _ERRORS = {status: {"model": Problem, "description": "why not"} for status in (401, 403, 404, 409, 413, 422)}
 
@@ -32,7 +33,7 @@ def read_health() -> Health:
     return Health(status="ok")
 
 
-def create_app(context: Context, *, version: str) -> FastAPI:
+def create_app(services_room: ServiceRoom, keys_room: KeyRoom, *, version: str) -> FastAPI:
     """The application without its gate: for tools that read its routes; never served as it is."""
     app = FastAPI(
         title="Naiad",
@@ -43,14 +44,14 @@ def create_app(context: Context, *, version: str) -> FastAPI:
         redirect_slashes=False,
         responses={status: dict(description) for status, description in _ERRORS.items()},
     )
-    app.state.context = context
+    app.state.services = services_room
+    app.state.keys = keys_room
     for router in (health, services.router, keys.router, uploads.router):
         app.include_router(router, prefix=PREFIX)
     errors.install(app)
     return app
 
 
-def create_asgi(context: Context, ring: Ring, *, version: str) -> ASGIApp:
+def behind_gate(app: FastAPI, ring: Ring, hosts: Hosts) -> ASGIApp:
     """The application behind its gate: what a server serves."""
-    app = create_app(context, version=version)
-    return Wall(app, gate=Gate(ring, context.hosts, ACCESS), routes=lambda: app.router.routes)
+    return Wall(app, gate=Gate(ring, hosts, ACCESS), routes=lambda: app.router.routes)

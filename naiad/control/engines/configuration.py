@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
-from naiad.control.services.schema import ServiceFields, TensorField
+from naiad.control.schema import TensorField
 
 MAX_BATCH_SIZE = 32
 _NAME_LINE = re.compile(r'^\s*name\s*:\s*("[^"\n]*"|\'[^\'\n]*\')\s*$', re.MULTILINE)
 
 
-def generate(model: str, existing: str | None, fields: ServiceFields, files: Sequence[Path]) -> str | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """The inputs and outputs that the user declared."""
+
+    inputs: tuple[TensorField, ...] = ()
+    outputs: tuple[TensorField, ...] = ()
+
+
+def generate(model: str, existing: str | None, fields: Declared) -> str | None:
     """The text of `config.pbtxt`, or None where everything is left to detection."""
     declared = bool(fields.inputs or fields.outputs)
     if existing is None and not declared:
@@ -32,7 +40,7 @@ def _renamed(existing: str) -> str:
     return "".join(kept) + "\n"
 
 
-def _declared(fields: ServiceFields) -> str:
+def _declared(fields: Declared) -> str:
     batch_first = is_batch_first(fields.inputs or fields.outputs)
     parts = []
     if batch_first:

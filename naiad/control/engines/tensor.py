@@ -12,9 +12,8 @@ import httpx
 
 from naiad.control.diagnosis import Broken
 from naiad.control.engines import clone
-from naiad.control.engines.configuration import generate
+from naiad.control.engines.configuration import Declared, generate
 from naiad.control.engines.layout import CONFIGURATION, find
-from naiad.control.services.schema import ServiceFields
 from naiad.errors import NaiadError
 from naiad.runtimes.base import Running
 
@@ -57,7 +56,7 @@ class ModelFolder:
         """Whether the model directory is there, complete: it appears by one rename."""
         return (self._models / model).is_dir()
 
-    def prepare(self, model: str, fields: ServiceFields, source: Path, *, immutable: bool) -> Prepared:
+    def prepare(self, model: str, declared: Declared, source: Path, *, immutable: bool) -> Prepared:
         """Makes the model directory from the files at `source`; all of it appears, or nothing."""
         layout = find(source)
         building = self._scratch / model
@@ -72,7 +71,7 @@ class ModelFolder:
                 copies = clone.files_of(layout.content, version)
             digest = clone.all_of(copies, hard_link=immutable)
             text = layout.configuration.read_text("utf-8") if layout.configuration else None
-            config = generate(model, text, fields, [target for _, target in copies])
+            config = generate(model, text, declared)
             if config is not None:
                 (building / CONFIGURATION).write_text(config, "utf-8")
             clone.sync_tree(building)

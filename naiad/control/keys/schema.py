@@ -33,8 +33,8 @@ class KeyFields(Document):
     """What a new key may do; `services` are names, or `*` alone."""
 
     name: KeyName | None = None
-    services: Annotated[list[str], Field(max_length=1000)] = []
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=4)] = ["infer"]
+    services: Annotated[list[str], Field(max_length=1000)] = Field(default_factory=list)
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=4)] = Field(default_factory=lambda: ["infer"])
     expires: Moment | None = None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from naiad.control.diagnosis import Broken, Evidence, diagnose, make, of_broken
+from naiad.control.engines.configuration import Declared
 from naiad.control.engines.tensor import (
     LoadRefused,
     ModelFolder,
@@ -112,13 +113,17 @@ def plan(service: Wanted, seen: Seen) -> Action | None:
     if seen.boot_id is None:
         waiting = Report(state="Starting", step="waiting for the server")
         return None if service.state in ("Starting", "Failed") else waiting
-    if seen.model is not None and seen.model.state == "READY":
+    return _plan_model(service, seen.model)
+
+
+def _plan_model(service: Wanted, model: ModelState | None) -> Action | None:
+    if model is not None and model.state == "READY":
         settled = service.state == "Ready" and service.observed_generation == service.generation
         return None if settled else Report(state="Ready", step="Ready")
-    if seen.model is not None and seen.model.state in ("LOADING", "UNLOADING"):
+    if model is not None and model.state in ("LOADING", "UNLOADING"):
         return None
-    if service.state == "Ready" and seen.model is not None and seen.model.reason.lower() not in _UNLOADED:
-        return Report(state="Failed", step="Failed", reason=seen.model.reason)
+    if service.state == "Ready" and model is not None and model.reason.lower() not in _UNLOADED:
+        return Report(state="Failed", step="Failed", reason=model.reason)
     return Load()
 
 
@@ -242,7 +247,8 @@ class ServiceReconciler:
         fields = ServiceFields.model_validate(version.fields)
         source = self._parts.sources.locate(fields.model)
         immutable = fields.model.upload is not None
-        prepared = self._parts.folder.prepare(model, fields, source, immutable=immutable)
+        declared = Declared(inputs=tuple(fields.inputs), outputs=tuple(fields.outputs))
+        prepared = self._parts.folder.prepare(model, declared, source, immutable=immutable)
         self._parts.services.prepared(
             service.name, service.version, digest=prepared.digest, config_pbtxt=prepared.config_pbtxt
         )

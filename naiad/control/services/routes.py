@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from naiad.control.api.context import Caller, ContextPart
-from naiad.control.api.urls import service_url
+from naiad.control.caller import Caller
 from naiad.control.problems import NoSuchResource
 from naiad.control.services.logs import follow, tail
+from naiad.control.services.room import Room
 from naiad.control.services.schema import (
     Access,
     AuthField,
@@ -28,71 +28,71 @@ router = APIRouter(prefix="/services", tags=["services"])
 
 @router.post("", status_code=201)
 def create_service(
-    fields: ServiceFields, request: Request, response: Response, context: ContextPart, caller: Caller
+    fields: ServiceFields, request: Request, response: Response, room: Room, caller: Caller
 ) -> CreatedService:
     """Wants a service; the loop does the rest. The same fields again answer what exists, with 200."""
-    existing = _existing(context, fields.name)
+    existing = _existing(room, fields.name)
     if existing is None:
-        context.sources.locate(fields.model)  # refuses here, where the user can still correct the path
-    creation = context.services.create(fields, created_by=caller.name)
+        room.sources.locate(fields.model)  # refuses here, where the user can still correct the path
+    creation = room.store.create(fields, created_by=caller.name)
     if not creation.new:
         response.status_code = 200
-    context.settle()
+    room.settle()
     key = None
     if creation.key is not None and creation.key_name is not None:
         key = CreatedKey(name=creation.key_name, key=creation.key.reveal())
-    document = _view(creation.row, service_url(request, context, creation.row.name)).model_dump()
+    document = _view(creation.row, room.url(request, creation.row.name)).model_dump()
     return CreatedService.model_validate(document | {"key": key})
 
 
 @router.get("")
-def list_services(request: Request, context: ContextPart) -> ServiceList:
+def list_services(request: Request, room: Room) -> ServiceList:
     """All services, by name."""
-    rows = context.services.list()
-    return ServiceList(items=[_view(row, service_url(request, context, row.name)) for row in rows])
+    rows = room.store.list()
+    return ServiceList(items=[_view(row, room.url(request, row.name)) for row in rows])
 
 
 @router.get("/{name}")
-def read_service(name: str, request: Request, context: ContextPart) -> Service:
+def read_service(name: str, request: Request, room: Room) -> Service:
     """One service with its status."""
-    return _view(context.services.get(name), service_url(request, context, name))
+    return _view(room.store.get(name), room.url(request, name))
 
 
 @router.delete("/{name}", status_code=202)
-def delete_service(name: str, request: Request, context: ContextPart) -> Service:
+def delete_service(name: str, request: Request, room: Room) -> Service:
     """Wants a service gone."""
-    row = context.services.delete(name)
-    context.settle()
-    return _view(row, service_url(request, context, name))
+    row = room.store.delete(name)
+    room.settle()
+    return _view(row, room.url(request, name))
 
 
 @router.get("/{name}/logs", response_class=StreamingResponse)
 def read_logs(
     name: str,
-    context: ContextPart,
+    room: Room,
     tail_lines: Annotated[int, Query(alias="tail", ge=0, le=100_000)] = 200,
     follow_file: Annotated[bool, Query(alias="follow")] = False,
 ) -> Response:
     """The newest log lines of a service, one JSON object a line; with `follow` also those to come."""
-    context.services.get(name)
-    path = context.logs / f"{name}.jsonl"
+    room.store.get(name)
+    path = room.logs / f"{name}.jsonl"
     lines = follow(path, tail_lines) if follow_file else iter([tail(path, tail_lines)])
     return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
 @router.get("/{name}/config.pbtxt", response_class=PlainTextResponse)
-def read_configuration(name: str, context: ContextPart) -> str:
+def read_configuration(name: str, room: Room) -> str:
     """The model configuration that was generated for the service."""
-    row = context.services.get(name)
-    text = context.services.version(name, row.version).config_pbtxt
+    row = room.store.get(name)
+    text = room.store.version(name, row.version).config_pbtxt
     if text is None:
         raise NoSuchResource(f"service '{name}' has no generated configuration: everything is detected from the file")
     return text
 
 
-def _existing(context: ContextPart, name: str) -> ServiceRow | None:
+def _existing(room: Room, name: str) -> ServiceRow | None:
     try:
-        return context.services.get(name)
+        return room.store.get(name)
     except NoSuchResource:
         return None
 

@@ -5,28 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from naiad.control.names import problem_with, slug
-from naiad.control.schema import Diagnosis, Document
+from naiad.control.schema import Diagnosis, Document, Line, TensorField
 
 State = Literal["Pending", "Starting", "Ready", "Failed", "Deleting"]
-
-DATATYPES = (
-    "BOOL",
-    *(f"{sign}INT{bits}" for sign in ("U", "") for bits in (8, 16, 32, 64)),
-    *("FP16", "FP32", "FP64", "BF16", "BYTES"),
-)
-_SPELLINGS = {"STRING": "BYTES", "BFLOAT16": "BF16"} | {f"FLOAT{bits}": f"FP{bits}" for bits in (16, 32, 64)}
-
-
-def datatype(text: object) -> str:
-    """The v2 name of a datatype in any accepted spelling: `TYPE_FP32`, `float32`, `torch.float32`."""
-    word = str(text).upper().removeprefix("TORCH.").removeprefix("TYPE_")
-    word = _SPELLINGS.get(word, word)
-    if word not in DATATYPES:
-        raise ValueError(f"unknown datatype '{text}'; expected one of {', '.join(DATATYPES)}")
-    return word
 
 
 def _service_name(name: str) -> str:
@@ -36,25 +20,7 @@ def _service_name(name: str) -> str:
     return name
 
 
-def _dim(value: int) -> int:
-    if value < 1 and value != -1:
-        raise ValueError(f"expected a positive integer or -1, got {value}")
-    return value
-
-
 ServiceName = Annotated[str, AfterValidator(_service_name)]
-Datatype = Annotated[str, BeforeValidator(datatype)]
-Dim = Annotated[int, Field(strict=True), AfterValidator(_dim)]
-Line = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
-
-
-class TensorField(Document):
-    """An input or output that the user declares; dims may carry the batch first, as `-1`."""
-
-    name: Line
-    dtype: Datatype
-    dims: Annotated[list[Dim], Field(min_length=1, max_length=64)]
-    argument: Line | None = None
 
 
 class ModelField(Document):
@@ -68,7 +34,7 @@ class AuthField(Document):
     """Who may call the service."""
 
     mode: Literal["key", "public"] = "key"
-    keys: Annotated[list[Line], Field(max_length=100)] = []
+    keys: Annotated[list[Line], Field(max_length=100)] = Field(default_factory=list)
 
 
 class ServiceFields(Document):
@@ -76,11 +42,13 @@ class ServiceFields(Document):
 
     name: ServiceName
     model: ModelField
-    inputs: Annotated[list[TensorField], Field(max_length=1024)] = []
-    outputs: Annotated[list[TensorField], Field(max_length=1024)] = []
+    inputs: Annotated[list[TensorField], Field(max_length=1024)] = Field(default_factory=list)
+    outputs: Annotated[list[TensorField], Field(max_length=1024)] = Field(default_factory=list)
     auth: AuthField = AuthField()
     description: Annotated[str, Field(max_length=1000)] = ""
-    labels: Annotated[dict[Line, Annotated[str, Field(max_length=255)]], Field(max_length=64)] = {}
+    labels: Annotated[dict[Line, Annotated[str, Field(max_length=255)]], Field(max_length=64)] = Field(
+        default_factory=dict
+    )
 
     @model_validator(mode="after")
     def _tensor_names_differ(self) -> ServiceFields:
@@ -115,7 +83,7 @@ class ServiceStatus(Document):
     version: str
     access: Access | None = None
     diagnosis: Diagnosis | None = None
-    timeline: list[Step] = []
+    timeline: list[Step] = Field(default_factory=list)
 
 
 class Service(ServiceFields):

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from naiad.control.api.context import ContextPart
 from naiad.control.problems import Rejected
 from naiad.control.schema import Document
+from naiad.control.services.room import Room
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 
@@ -27,17 +27,17 @@ class UploadedFile(Document):
 
 
 @router.post("", status_code=201)
-def begin_upload(context: ContextPart) -> Upload:
+def begin_upload(room: Room) -> Upload:
     """Begins an upload; a service is then created from a path in it."""
-    return Upload(id=context.sources.begin())
+    return Upload(id=room.sources.begin())
 
 
 @router.put("/{upload}/files/{path:path}", status_code=201)
-async def put_file(upload: str, path: str, request: Request, context: ContextPart) -> UploadedFile:
+async def put_file(upload: str, path: str, request: Request, room: Room) -> UploadedFile:
     """Stores one file; it appears when all of it has arrived."""
     length = request.headers.get("content-length")
     declared = int(length) if length is not None and length.isdigit() else None
-    incoming = await run_in_threadpool(context.sources.receive, upload, path, declared=declared)
+    incoming = await run_in_threadpool(room.sources.receive, upload, path, declared=declared)
     try:
         async for block in request.stream():
             await run_in_threadpool(incoming.write, block)
@@ -50,6 +50,6 @@ async def put_file(upload: str, path: str, request: Request, context: ContextPar
 
 
 @router.delete("/{upload}", status_code=204)
-def discard_upload(upload: str, context: ContextPart) -> None:
+def discard_upload(upload: str, room: Room) -> None:
     """Removes an upload that no service was made from."""
-    context.sources.discard(upload)
+    room.sources.discard(upload)

@@ -24,8 +24,8 @@ from naiad.control.problems import (
     Rejected,
     TooLarge,
 )
-from naiad.control.schema import Problem, ProblemField
-from naiad.control.services.schema import AuthField, ModelField, ServiceFields, TensorField
+from naiad.control.schema import Problem, ProblemField, TensorField
+from naiad.control.services.schema import AuthField, ModelField, ServiceFields
 
 _log = logging.getLogger("naiad.control")
 

@@ -34,7 +34,7 @@ class KeyFields(Document):
 
     name: KeyName | None = None
     services: Annotated[list[str], Field(max_length=1000)] = Field(default_factory=list)
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=4)] = Field(default_factory=lambda: ["infer"])
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=4)] = Field(default=["infer"])
     expires: Moment | None = None
 
 

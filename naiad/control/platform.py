@@ -74,7 +74,7 @@ class Platform:
         self._folder = ModelFolder(state.models, state.scratch)
         self.access = AccessReconciler(self._store, runtime)
         self._access_loop = Loop([self.access], name="naiad-access")
-        self._busy = Busy(workers=4, done=lambda: self._service_loop.wake())
+        self._busy = Busy(workers=4, done=self._wake)
         parts = Parts(services=self.services, folder=self._folder, sources=self._sources, servers=self.access)
         self._service_loop = Loop([ServiceReconciler(parts, self._busy)], name="naiad-services")
         self._socket: socket.socket | None = None
@@ -247,7 +247,8 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise PortTaken(
-            f"the API cannot listen on {bracketed(host)}:{port}: {error.strerror}; choose another with --port (0 picks one)"
+            f"the API cannot listen on {bracketed(host)}:{port}: {error.strerror}; "
+            "choose another with --port (0 picks one)"
         ) from error
     return listener
 

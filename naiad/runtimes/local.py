@@ -165,7 +165,7 @@ class LocalRuntime:
             for descriptor in passed:
                 os.close(descriptor)
         try:
-            line = _read_line(ready_read, self._options.start_seconds)
+            line = read_line(ready_read, self._options.start_seconds)
         finally:
             os.close(ready_read)
         if not line:
@@ -205,7 +205,7 @@ class LocalRuntime:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
-def _read_line(descriptor: int, seconds: float) -> bytes:
+def read_line(descriptor: int, seconds: float) -> bytes:
     """One line from a pipe; empty at end-of-file (its writer died) or when the time is over."""
     end = time.monotonic() + seconds
     line = b""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC
@@ -78,6 +79,7 @@ class Platform:
         parts = Parts(services=self.services, folder=self._folder, sources=self._sources, servers=self.access)
         self._service_loop = Loop([ServiceReconciler(parts, self._busy)], name="naiad-services")
         self._socket: socket.socket | None = None
+        self._server: _Server | None = None
 
     def start(self) -> None:
         """Takes the state folder, binds, starts the server and gives it its keys; raises with one clear message."""
@@ -117,7 +119,7 @@ class Platform:
 
     def serve(self, *, ready: Callable[[], None]) -> None:
         """Answers until SIGTERM or SIGINT; calls `ready` once it accepts connections."""
-        app = create_app(*self._rooms(), version=__version__)
+        app = create_app(*self.rooms(), version=__version__)
         hosts = Hosts(bound=self._options.host, allowed=frozenset(host.lower() for host in self._options.allowed_hosts))
         config = uvicorn.Config(
             behind_gate(app, StoreRing(self.keys, self._store), hosts),
@@ -128,12 +130,19 @@ class Platform:
             timeout_graceful_shutdown=5,
             h11_max_incomplete_event_size=64 << 10,
         )
-        asyncio.run(self._serve(_Server(config), ready))
+        self._server = _Server(config)
+        asyncio.run(self._serve(self._server, ready))
+
+    def ask_to_stop(self) -> None:
+        """Has `serve` return once the running requests are answered."""
+        if self._server is not None:
+            self._server.ask_to_stop()
 
     async def _serve(self, server: _Server, ready: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, server.ask_to_stop)
+        if threading.current_thread() is threading.main_thread():
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, server.ask_to_stop)
         if self._socket is None:
             raise RuntimeError("serve() comes after start()")
         serving = asyncio.create_task(server.serve(sockets=[self._socket]))
@@ -156,7 +165,8 @@ class Platform:
         """Has the server know what is in the store; False if that takes longer than a second."""
         return self.access.wait(timeout_seconds=_SETTLE_SECONDS)
 
-    def _rooms(self) -> tuple[ServiceRoom, KeyRoom]:
+    def rooms(self) -> tuple[ServiceRoom, KeyRoom]:
+        """What the routes of services and of keys work with."""
         urls = Urls(server_port=self._server_port, advertise=self._options.advertise)
         services = ServiceRoom(
             store=self.services,

@@ -5,6 +5,7 @@ Run as a script it prints a JSON object {batch size: CPU seconds a call}.
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def at_batch(costs: dict[int, float], rows: float) -> float:
     sizes = sorted(costs)
     if rows <= sizes[0]:
         return costs[sizes[0]]
-    for low, high in zip(sizes, sizes[1:], strict=False):
+    for low, high in itertools.pairwise(sizes):
         if rows <= high:
             return costs[low] + (costs[high] - costs[low]) * (rows - low) / (high - low)
     return costs[sizes[-1]] * rows / sizes[-1]

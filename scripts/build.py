@@ -222,11 +222,34 @@ def core() -> None:
     step("core", digest(core_sources()), work, is_there=any((ROOT / "naiad").glob("_core*.so")))
 
 
+def lint() -> None:
+    """Make sure that rustfmt and clippy are there; rustup's minimal profile leaves them out."""
+    env = rust_environment()
+    if shutil.which("cargo-clippy", path=env["PATH"]) and shutil.which("cargo-fmt", path=env["PATH"]):
+        return
+    line = ["rustup", "component", "add", "clippy", "rustfmt"]
+    if not shutil.which("rustup", path=env["PATH"]):
+        raise Missing("clippy and rustfmt", install=" ".join(line))
+    call(line, env=env)
+
+
+def lock() -> None:
+    """Resolve the Python dependencies anew and write requirements/*.txt, without naming any index."""
+    env = {"UV_CUSTOM_COMPILE_COMMAND": "make lock"}
+    compiled = [UV, "pip", "compile", "--quiet", "--upgrade", "--universal", "--generate-hashes", "--python-version"]
+    compiled += ["3.11", "pyproject.toml", "--group"]
+    run, dev = REQUIREMENTS / "run.txt", REQUIREMENTS / "dev.txt"
+    call([*compiled, "build", "-o", run.relative_to(ROOT)], env=env)
+    call([*compiled, "dev", "-c", run.relative_to(ROOT), "-o", dev.relative_to(ROOT)], env=env)
+
+
 STEPS: dict[str, Callable[[], None]] = {
     "packages": lambda: packages("run"),
     "dev": lambda: packages("dev"),
     "torch": torch,
     "core": core,
+    "lint": lint,
+    "lock": lock,
 }
 
 

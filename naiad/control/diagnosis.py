@@ -80,7 +80,8 @@ _RULES = [
     ("DTYPE_MISMATCH", r"(data ?type|dtype).*(expect|got|but|differ|mismatch|does not)"),
     (
         "IO_MISMATCH",
-        r"(inputs?|outputs?|dims|shape|argument)\b.*(expect|got|but the|differ|does not (fit|match|exist)|no such|unknown)",
+        r"\b(inputs?|outputs?|dims|shape|argument)\b.*"
+        r"(expect|got|but the|differ|does not (fit|match|exist)|no such|unknown)",
     ),
     ("CONFIG_INVALID", r"config\.pbtxt|model configuration|ModelConfig"),
     ("SLOW_START", r"timed? ?out|not ready (in|after|within)"),

@@ -157,6 +157,7 @@ class Platform:
         self._service_loop.stop(timeout_seconds=1)
         self._busy.close()
         self._access_loop.stop(timeout_seconds=1)
+        self.access.close()
         self._runtime.stop()
         self._store.close()
         self._lock.release()

@@ -1,7 +1,8 @@
 """Keeps the wanted state in SQLite: tables, transactions, and the one writer that numbers the events.
 
 Every change is one `write()` transaction (`BEGIN IMMEDIATE`, `synchronous=FULL`), so a crash leaves all of it or
-nothing. A process-wide lock is held until the commit is done: events are numbered in the order in which they become visible.
+nothing. A process-wide lock is held until the commit is done: events are numbered in the order in which they become
+visible.
 """
 
 from __future__ import annotations

@@ -57,7 +57,9 @@ class Running:
 
     def wait_gone(self, name: str, seconds: float = 20) -> None:
         client = self.client()
-        until(lambda: client.get(f"/api/v1/services/{name}").status_code == 404, seconds, lambda: f"'{name}' is not gone")
+        until(
+            lambda: client.get(f"/api/v1/services/{name}").status_code == 404, seconds, lambda: f"'{name}' is not gone"
+        )
 
 
 def until(probe: Callable, seconds: float, message: Callable[[], str]):

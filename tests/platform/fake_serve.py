@@ -68,7 +68,9 @@ def make_handler(state: State) -> type[BaseHTTPRequestHandler]:
                 return
             if self.path == "/v2/repository/index":
                 rows = [{"name": name, "version": "1", "state": "READY"} for name in sorted(state.loaded)]
-                rows += [{"name": n, "version": "1", "state": "UNAVAILABLE", "reason": r} for n, r in state.refused.items()]
+                rows += [
+                    {"name": n, "version": "1", "state": "UNAVAILABLE", "reason": r} for n, r in state.refused.items()
+                ]
                 self.answer(200, rows)
                 return
             _, _, _, _, model, verb = self.path.split("/")

@@ -44,7 +44,16 @@ def test_a_wrong_field_is_named(platform, change, path, says):
     assert says in field["message"] + field["fix"]
 
 
-HOSTILE = ["/etc/passwd", "../../etc/passwd", "repo/../../secret", "..\\..\\x", "repo/\x00", "link/passwd", "~/x", "//etc/passwd"]
+HOSTILE = [
+    "/etc/passwd",
+    "../../etc/passwd",
+    "repo/../../secret",
+    "..\\..\\x",
+    "repo/\x00",
+    "link/passwd",
+    "~/x",
+    "//etc/passwd",
+]
 
 
 @pytest.mark.parametrize("path", HOSTILE)
@@ -56,7 +65,9 @@ def test_a_path_never_leaves_the_roots(platform, path):  # C1
     assert "root:" not in answer.text
 
 
-@pytest.mark.parametrize("path", ["../x", "a/../../x", "%2e%2e/x", ".hidden", "a//b", "/etc/x", "a\\b", "x" * 200, "a/" * 20 + "b"])
+@pytest.mark.parametrize(
+    "path", ["../x", "a/../../x", "%2e%2e/x", ".hidden", "a//b", "/etc/x", "a\\b", "x" * 200, "a/" * 20 + "b"]
+)
 def test_an_uploaded_file_never_leaves_its_folder(platform, path):  # C1
     client = platform.client()
     upload = client.post("/api/v1/uploads").json()["id"]

@@ -47,7 +47,13 @@ def url_of(path: str) -> str:
 
 def test_no_route_answers_without_a_key_but_health(platform):  # A1, A4
     client = platform.client(None)
-    for verb, path in [*ACCESS, ("PATCH", "/api/v1/services"), ("FROB", "/api/v1/keys"), ("GET", "/nothing"), ("GET", "/")]:
+    for verb, path in [
+        *ACCESS,
+        ("PATCH", "/api/v1/services"),
+        ("FROB", "/api/v1/keys"),
+        ("GET", "/nothing"),
+        ("GET", "/"),
+    ]:
         answer = client.request(verb, url_of(path))
         expected = 200 if ACCESS.get((verb, path)) == "public" else 401
         assert answer.status_code == expected, (verb, path, answer.text)

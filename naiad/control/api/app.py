@@ -54,4 +54,4 @@ def create_app(services_room: ServiceRoom, keys_room: KeyRoom, *, version: str) 
 
 def behind_gate(app: FastAPI, ring: Ring, hosts: Hosts) -> ASGIApp:
     """The application behind its gate: what a server serves."""
-    return Wall(app, gate=Gate(ring, hosts, ACCESS), routes=lambda: app.router.routes)
+    return Wall(app, gate=Gate(ring, hosts, ACCESS), access=ACCESS)

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from naiad.control.api.gate import ANYWHERE, MISSING_KEY
+from naiad.control.api.gate import ANYWHERE
 from naiad.control.keys.schema import KeyFields
 from naiad.control.names import nearest
 from naiad.control.problems import (
@@ -48,9 +48,13 @@ _OF_STATUS = {
     421: ("MISDIRECTED", "this is not the host that was asked for"),
     500: ("INTERNAL", "an error of the platform"),
 }
-_KNOWN_FIELDS = sorted(
-    {name for model in (ServiceFields, ModelField, TensorField, AuthField, KeyFields) for name in model.model_fields}
-)
+_FIELDS: dict[str, list[str]] = {
+    "model": sorted(ModelField.model_fields),
+    "inputs": sorted(TensorField.model_fields),
+    "outputs": sorted(TensorField.model_fields),
+    "auth": sorted(AuthField.model_fields),
+}
+_TOP_FIELDS = sorted({*ServiceFields.model_fields, *KeyFields.model_fields})
 
 
 def problem(
@@ -123,11 +127,12 @@ async def _not_valid(request: Request, error: Exception) -> JSONResponse:
 
 
 def _field(entry: dict[str, Any]) -> FieldProblem:
-    location = [part for part in entry["loc"] if part not in ("body", "query", "path")] or ["body"]
+    location = list(entry["loc"][1:]) or ["body"]  # the first part says whether it came in the body or the query
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if entry["type"] == "extra_forbidden":
-        meant = nearest(str(location[-1]), _KNOWN_FIELDS)
-        fix = f"did you mean '{meant}'?" if meant else f"known fields: {', '.join(_KNOWN_FIELDS)}"
+        known = _FIELDS.get(str(location[0]), _TOP_FIELDS) if len(location) > 1 else _TOP_FIELDS
+        meant = nearest(str(location[-1]), known)
+        fix = f"did you mean '{meant}'?" if meant else f"known fields: {', '.join(known)}"
         return FieldProblem(path=path, code="UNKNOWN_FIELD", message="there is no such field", fix=fix)
     if entry["type"] == "json_invalid":
         where = f"at character {entry['loc'][-1]}" if isinstance(entry["loc"][-1], int) else ""
@@ -138,6 +143,3 @@ def _field(entry: dict[str, Any]) -> FieldProblem:
     if entry["type"] != "value_error" and isinstance(got, str | int | float | bool | None):
         message = f"{message[:1].lower()}{message[1:]}, got {got!r:.80}"
     return FieldProblem(path=path, code="VALIDATION", message=message)
-
-
-__all__ = ["MISSING_KEY", "install", "of_refusal", "problem", "request_id"]

@@ -167,7 +167,7 @@ class TensorServer:
     ) -> httpx.Response:
         try:
             return self._client.request(verb, path, json=document, timeout=timeout)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile, as the server is a new one
             raise ServerUnavailable(f"{verb} {path}: {type(error).__name__}: {error}") from error
 
 

@@ -99,6 +99,10 @@ class AccessReconciler:
         with self._pushed:
             return self._pushed.wait_for(lambda: self._generation >= wanted, timeout=end - time.monotonic())
 
+    def close(self) -> None:
+        """Ends the connections to the server."""
+        self._forget()
+
     def _forget(self) -> None:
         with self._pushed:
             server, self._server, self._boot_id, self._generation = self._server, None, None, -1

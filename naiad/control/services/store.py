@@ -94,6 +94,7 @@ class ServiceStore:
             if row.deleted_at is None:
                 row.deleted_at = row.updated_at = now()
                 row.generation += 1
+                row.state = "Deleting"
                 _enter(row, "Deleting")
                 record(session, "service", name, "deleted", generation=row.generation)
             return row

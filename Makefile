@@ -22,13 +22,13 @@ help:  ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: up
-up:  ## Build everything, start Naiad, deploy the example and print how to call it
+up:  ## Build everything, start Naiad, deploy the example, print the call (ARGS="--http-port 0" goes to naiad up)
 	@$(BUILD) packages torch core
-	@python scripts/up.py
+	@python scripts/up.py $(ARGS)
 
 .PHONY: down
 down:  ## Stop what `make up` started
-	@python scripts/down.py
+	@if [ -x .venv/bin/naiad ]; then naiad down --state .naiad; else echo "nothing is running: nothing is built"; fi
 
 .PHONY: test
 test:  ## Run all tests: Rust, then Python

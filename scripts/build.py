@@ -98,7 +98,14 @@ def ensure_uv() -> None:
             raise Missing(f"the venv module of Python {version}", install=install) from None
         say("installing uv, the package installer, into .tools (30 MB)")
         call([sys.executable, "-m", "venv", "--clear", TOOLS / "uv"])
-        pip = [TOOLS / "uv" / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip: list[str | Path] = [
+            TOOLS / "uv" / "bin" / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         call([*pip, "--require-hashes", "-r", REQUIREMENTS / "uv.txt"])
 
 
@@ -236,7 +243,16 @@ def lint() -> None:
 def lock() -> None:
     """Resolve the Python dependencies anew and write requirements/*.txt, without naming any index."""
     env = {"UV_CUSTOM_COMPILE_COMMAND": "make lock"}
-    compiled = [UV, "pip", "compile", "--quiet", "--upgrade", "--universal", "--generate-hashes", "--python-version"]
+    compiled: list[str | Path] = [
+        UV,
+        "pip",
+        "compile",
+        "--quiet",
+        "--upgrade",
+        "--universal",
+        "--generate-hashes",
+        "--python-version",
+    ]
     compiled += ["3.11", "pyproject.toml", "--group"]
     run, dev = REQUIREMENTS / "run.txt", REQUIREMENTS / "dev.txt"
     call([*compiled, "build", "-o", run.relative_to(ROOT)], env=env)

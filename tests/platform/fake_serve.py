@@ -28,67 +28,65 @@ class State:
         self.refused: dict[str, str] = {}
 
 
-def make_handler(state: State) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class Handler(BaseHTTPRequestHandler):
+    state: State
+    protocol_version = "HTTP/1.1"
 
-        def log_message(self, *_: object) -> None:
-            pass
+    def log_message(self, *_: object) -> None:
+        pass
 
-        def answer(self, status: int, document: object) -> None:
-            body = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(self, status: int, document: object) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
-        def body(self) -> dict:
-            length = int(self.headers.get("Content-Length") or 0)
-            return json.loads(self.rfile.read(length) or b"{}")
+    def body(self) -> dict:
+        length = int(self.headers.get("Content-Length") or 0)
+        return json.loads(self.rfile.read(length) or b"{}")
 
-        def allowed(self) -> bool:
-            if self.headers.get("X-API-Key") == state.key:
-                return True
-            self.answer(401, {"error": "missing or invalid API key"})
-            return False
+    def allowed(self) -> bool:
+        if self.headers.get("X-API-Key") == self.state.key:
+            return True
+        self.answer(401, {"error": "missing or invalid API key"})
+        return False
 
-        def do_PUT(self) -> None:
-            document = self.body()
-            if self.allowed():
-                state.access = document
-                self.answer(200, {"boot_id": state.boot_id, "generation": document["generation"]})
+    def do_PUT(self) -> None:
+        document = self.body()
+        if self.allowed():
+            self.state.access = document
+            self.answer(200, {"boot_id": self.state.boot_id, "generation": document["generation"]})
 
-        def do_GET(self) -> None:
-            self.answer(200, {"access": state.access, "loaded": sorted(state.loaded)})
+    def do_GET(self) -> None:
+        self.answer(200, {"access": self.state.access, "loaded": sorted(self.state.loaded)})
 
-        def do_POST(self) -> None:
-            self.body()
-            if not self.allowed():
-                return
-            if self.path == "/v2/repository/index":
-                rows = [{"name": name, "version": "1", "state": "READY"} for name in sorted(state.loaded)]
-                rows += [
-                    {"name": n, "version": "1", "state": "UNAVAILABLE", "reason": r} for n, r in state.refused.items()
-                ]
-                self.answer(200, rows)
-                return
-            _, _, _, _, model, verb = self.path.split("/")
-            folder = state.models / model
-            refusal = next(iter(folder.glob("*/refuse.txt")), None)
-            if verb == "unload":
-                state.loaded.discard(model)
-                self.answer(200, {})
-            elif not folder.is_dir():
-                self.answer(400, {"error": f"failed to load '{model}', failed to poll from model repository"})
-            elif refusal is not None:
-                state.refused[model] = refusal.read_text()
-                self.answer(400, {"error": f"load failed for model '{model}': {refusal.read_text()}"})
-            else:
-                state.loaded.add(model)
-                self.answer(200, {})
-
-    return Handler
+    def do_POST(self) -> None:
+        self.body()
+        if not self.allowed():
+            return
+        if self.path == "/v2/repository/index":
+            rows = [{"name": name, "version": "1", "state": "READY"} for name in sorted(self.state.loaded)]
+            rows += [
+                {"name": n, "version": "1", "state": "UNAVAILABLE", "reason": r} for n, r in self.state.refused.items()
+            ]
+            self.answer(200, rows)
+            return
+        _, _, _, _, model, verb = self.path.split("/")
+        folder = self.state.models / model
+        refusal = next(iter(folder.glob("*/refuse.txt")), None)
+        if verb == "unload":
+            self.state.loaded.discard(model)
+            self.answer(200, {})
+        elif not folder.is_dir():
+            self.answer(400, {"error": f"failed to load '{model}', failed to poll from model repository"})
+        elif refusal is not None:
+            self.state.refused[model] = refusal.read_text()
+            self.answer(400, {"error": f"load failed for model '{model}': {refusal.read_text()}"})
+        else:
+            self.state.loaded.add(model)
+            self.answer(200, {})
 
 
 def main() -> None:
@@ -96,7 +94,8 @@ def main() -> None:
     with os.fdopen(int(given["bootstrap-key-fd"])) as stream:
         key = stream.readline().strip()
     state = State(Path(given["model-repository"]), key)
-    server = ThreadingHTTPServer((given["http-address"], int(given["http-port"])), make_handler(state))
+    Handler.state = state
+    server = ThreadingHTTPServer((given["http-address"], int(given["http-port"])), Handler)
     server.daemon_threads = True
     threading.Thread(target=lambda: (os.read(int(given["lifeline-fd"]), 1), os._exit(0)), daemon=True).start()
     address = f"{server.server_address[0]}:{server.server_address[1]}"

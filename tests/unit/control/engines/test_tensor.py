@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from naiad.control.diagnosis import Broken
-from naiad.control.engines.configuration import Declared, generate
+from naiad.control.engines.configuration import Declared
 from naiad.control.engines.tensor import ModelFolder
 from naiad.control.schema import TensorField
 

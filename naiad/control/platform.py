@@ -75,7 +75,7 @@ class Platform:
         self._folder = ModelFolder(state.models, state.scratch)
         self.access = AccessReconciler(self._store, runtime)
         self._access_loop = Loop([self.access], name="naiad-access")
-        self._busy = Busy(workers=4, done=self._wake)
+        self._busy = Busy(workers=16, done=self._wake)
         parts = Parts(services=self.services, folder=self._folder, sources=self._sources, servers=self.access)
         self._service_loop = Loop([ServiceReconciler(parts, self._busy)], name="naiad-services")
         self._socket: socket.socket | None = None

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +16,7 @@ from naiad.control.platform import Platform, PlatformOptions
 from naiad.control.state import StateFolder
 from naiad.runtimes.local import LocalOptions, LocalRuntime
 
+UP = [sys.executable, str(Path(__file__).with_name("up_with_fake.py")), "up"]
 FAKE_SERVE = (sys.executable, str(Path(__file__).with_name("fake_serve.py")))
 
 
@@ -132,28 +133,56 @@ def platform(make_platform: Callable[..., Running]) -> Running:
     return make_platform()
 
 
-@dataclass
-class Up:
-    """A `naiad up` process."""
+class Ups:
+    """Starts `naiad up` processes on one state folder."""
 
-    process: subprocess.Popen
-    ready: dict
-    state: Path
+    def __init__(self, state: Path, root: Path, environment: dict[str, str]) -> None:
+        self.state, self._root, self._environment = state, root, environment
+        self.processes: list[subprocess.Popen] = []
+        self.address = ""
 
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(20)
+    def start(self, *arguments: str) -> subprocess.Popen:
+        read, write = os.pipe()
+        command = [*UP, "--state", str(self.state), "--root", str(self._root), "--ready-fd", str(write), *arguments]
+        process = subprocess.Popen(
+            command, pass_fds=[write], env=self._environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        self.processes.append(process)
+        os.close(write)
+        with os.fdopen(read) as stream:
+            line = stream.readline()
+        assert line, process.communicate(timeout=20)[1].decode()
+        self.address = json.loads(line)["api_url"]
+        return process
+
+    def client(self) -> httpx.Client:
+        key = (self.state / "keys" / "admin").read_text().strip()
+        return httpx.Client(base_url=self.address, headers={"X-API-Key": key}, timeout=20, trust_env=False)
+
+    def wait_ready(self, *names: str) -> None:
+        with self.client() as client:
+            for name in names:
+                until(
+                    lambda name=name: client.get(f"/api/v1/services/{name}").json()["status"]["state"] == "Ready",
+                    20,
+                    lambda name=name: f"'{name}' is not ready",
+                )
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def clean_environment(folder: Path) -> dict[str, str]:
     """The environment of a command: this checkout, a context file of its own, no colours."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
     root = str(Path(__file__).parents[2])
     return kept | {
         "PYTHONPATH": os.pathsep.join([root, kept.get("PYTHONPATH", "")]).strip(os.pathsep),
-        "XDG_CONFIG_HOME": str(tmp_path / "config"),
-        "XDG_STATE_HOME": str(tmp_path / "xdg-state"),
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "XDG_STATE_HOME": str(folder / "xdg-state"),
         "NO_COLOR": "1",
         "COLUMNS": "200",
     }
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The environment of a command."""
+    return clean_environment(tmp_path)

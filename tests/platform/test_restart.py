@@ -3,55 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from conftest import until
-
-UP = [sys.executable, str(Path(__file__).with_name("up_with_fake.py")), "up"]
-
-
-class Ups:
-    """Starts `naiad up` processes on one state folder."""
-
-    def __init__(self, state: Path, root: Path, environment: dict[str, str]) -> None:
-        self.state, self._root, self._environment = state, root, environment
-        self.processes: list[subprocess.Popen] = []
-        self.address = ""
-
-    def start(self, *arguments: str) -> subprocess.Popen:
-        read, write = os.pipe()
-        command = [*UP, "--state", str(self.state), "--root", str(self._root), "--ready-fd", str(write), *arguments]
-        process = subprocess.Popen(
-            command, pass_fds=[write], env=self._environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-        )
-        self.processes.append(process)
-        os.close(write)
-        with os.fdopen(read) as stream:
-            line = stream.readline()
-        assert line, process.communicate(timeout=20)[1].decode()
-        self.address = json.loads(line)["api_url"]
-        return process
-
-    def client(self) -> httpx.Client:
-        key = (self.state / "keys" / "admin").read_text().strip()
-        return httpx.Client(base_url=self.address, headers={"X-API-Key": key}, timeout=20, trust_env=False)
-
-    def wait_ready(self, *names: str) -> None:
-        with self.client() as client:
-            for name in names:
-                until(
-                    lambda name=name: client.get(f"/api/v1/services/{name}").json()["status"]["state"] == "Ready",
-                    20,
-                    lambda name=name: f"'{name}' is not ready",
-                )
+from conftest import UP, Ups, until
 
 
 @pytest.fixture

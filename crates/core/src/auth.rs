@@ -213,11 +213,9 @@ impl Caller {
 
 impl CallerKey {
     fn holds(&self, grant: Grant) -> bool {
-        self.grants.iter().any(|held| {
-            *held == grant
-                || *held == Grant::Admin
-                || (*held == Grant::Manage && grant == Grant::Infer)
-        })
+        self.grants
+            .iter()
+            .any(|held| *held == grant || *held == Grant::Admin || (*held == Grant::Manage && grant == Grant::Infer))
     }
 
     fn may_infer(&self, service: &str) -> bool {

@@ -2,13 +2,18 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod auth;
 pub mod engine;
 pub mod error;
+pub mod http;
 pub mod instance;
+pub mod log;
 pub mod model;
+pub mod options;
 pub mod registry;
 pub mod request;
 pub mod scheduler;
+pub mod server;
 pub mod spec;
 pub mod statistics;
 

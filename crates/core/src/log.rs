@@ -153,8 +153,13 @@ pub fn start(options: &LogOptions) -> io::Result<(Logger, JoinHandle<()>)> {
     }
     let (sender, receiver) = sync_channel(BACKLOG);
     let dropped = Arc::new(AtomicU64::new(0));
-    let writer =
-        Writer { sink, format: options.format, dir: options.dir.clone(), files: HashMap::new(), dropped: dropped.clone() };
+    let writer = Writer {
+        sink,
+        format: options.format,
+        dir: options.dir.clone(),
+        files: HashMap::new(),
+        dropped: dropped.clone(),
+    };
     let thread = std::thread::Builder::new().name("naiad-log".to_owned()).spawn(move || writer.run(&receiver))?;
     Ok((Logger { sender, levels: options.level, dropped }, thread))
 }

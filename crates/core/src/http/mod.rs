@@ -54,7 +54,8 @@ impl Call {
 pub(crate) type Answer = Result<Response<Chunks>, HttpError>;
 
 /// Accepts connections until told to stop, then lets each finish its request.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receiver<bool>) {
+    let mut stopped = stop.clone();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -65,7 +66,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stop: 
                 // Out of descriptors, say: wait a little instead of spinning.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             },
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stopped.wait_for(|stop| *stop) => return,
         }
     }
 }

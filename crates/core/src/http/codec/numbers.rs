@@ -24,7 +24,8 @@ pub(super) struct Decimal {
 fn eight_digits(bytes: &[u8]) -> Option<u64> {
     let chunk = u64::from_le_bytes(*bytes.first_chunk::<8>()?);
     // Each byte is '0'..='9': its high nibble is 3, and adding 6 does not change that.
-    let all = ((chunk & 0xf0f0_f0f0_f0f0_f0f0) | ((chunk.wrapping_add(0x0606_0606_0606_0606) & 0xf0f0_f0f0_f0f0_f0f0) >> 4))
+    let all = ((chunk & 0xf0f0_f0f0_f0f0_f0f0)
+        | ((chunk.wrapping_add(0x0606_0606_0606_0606) & 0xf0f0_f0f0_f0f0_f0f0) >> 4))
         == 0x3333_3333_3333_3333;
     if !all {
         return None;

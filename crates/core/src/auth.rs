@@ -131,7 +131,6 @@ struct Key {
 
 #[derive(Debug, Default)]
 struct Access {
-    generation: u64,
     keys: HashMap<String, Arc<Key>>,
     aliases: HashMap<String, Vec<(Arc<str>, u32)>>,
     /// Internal model → public name.
@@ -328,7 +327,7 @@ impl Gate {
 
 impl Access {
     fn new(snapshot: Snapshot) -> Result<Self, String> {
-        let mut access = Self { generation: snapshot.generation, services: snapshot.services, ..Self::default() };
+        let mut access = Self { services: snapshot.services, ..Self::default() };
         for row in snapshot.keys {
             let digest = digest(&format!("keys['{}'].digest", row.id), &row.digest)?;
             let key = Key { digest, grants: row.scopes, services: row.services, expires: row.expires };

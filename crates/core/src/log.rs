@@ -252,7 +252,10 @@ fn json_line(time: SystemTime, record: &Record) -> String {
 fn text_line(stamp: &str, record: &Record) -> String {
     let mut line = format!("{stamp} {}", escaped(&record.message));
     for (name, value) in &record.fields {
-        line.push_str(&format!(" {name}={}", escaped(&value.to_string())));
+        line.push(' ');
+        line.push_str(name);
+        line.push('=');
+        line.push_str(&escaped(&value.to_string()));
     }
     line.push('\n');
     line

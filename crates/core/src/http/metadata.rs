@@ -8,7 +8,7 @@ use super::{Answer, Call, json as ok};
 use crate::server::Shared;
 use crate::spec::{ModelSpec, TensorSpec};
 
-/// The protocol extensions that Triton reports, in its order; perf_analyzer looks for names.
+/// The protocol extensions that Triton reports, in its order; `perf_analyzer` looks for names.
 const EXTENSIONS: [&str; 13] = [
     "classification",
     "sequence",

@@ -66,9 +66,14 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: watc
                 // Out of descriptors, say: wait a little instead of spinning.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             },
-            _ = stopped.wait_for(|stop| *stop) => return,
+            () = told(&mut stopped) => return,
         }
     }
+}
+
+/// Waits until the listeners are to end. Apart, so that no guard of the channel lives in a `select!`.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
@@ -89,7 +94,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, mut stop: watch::Rec
         tokio::select! {
             // Errors are the client's: it went away, or sent what hyper answered by itself.
             _ = connection.as_mut() => return,
-            _ = stop.wait_for(|stop| *stop), if !stopping => {
+            () = told(&mut stop), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -225,7 +230,7 @@ impl Hosts {
             _ => authority,
         };
         let host = host.to_ascii_lowercase();
-        self.names.iter().any(|name| *name == host)
+        self.names.contains(&host)
     }
 
     fn check(&self, headers: &HeaderMap, method: &Method) -> Result<(), HttpError> {

@@ -172,22 +172,22 @@ fn special(reader: &mut Reader<'_>) -> Result<f64, Trouble> {
 
 #[inline]
 fn signed(reader: &mut Reader<'_>) -> Result<i64, Trouble> {
-    if let Some((number, text)) = number(reader) {
-        if let Some(value) = number.to_i64(text) {
-            reader.at += number.length;
-            return Ok(value);
-        }
+    if let Some((number, text)) = number(reader)
+        && let Some(value) = number.to_i64(text)
+    {
+        reader.at += number.length;
+        return Ok(value);
     }
     Err(mistyped(reader, "signed-integer"))
 }
 
 #[inline]
 fn unsigned(reader: &mut Reader<'_>) -> Result<u64, Trouble> {
-    if let Some((number, text)) = number(reader) {
-        if let Some(value) = number.to_u64(text) {
-            reader.at += number.length;
-            return Ok(value);
-        }
+    if let Some((number, text)) = number(reader)
+        && let Some(value) = number.to_u64(text)
+    {
+        reader.at += number.length;
+        return Ok(value);
     }
     Err(mistyped(reader, "unsigned-integer"))
 }

@@ -186,7 +186,7 @@ fn deduce(model: &ModelSpec, input: &TensorSpec, body: Bytes) -> Result<(Vec<i64
     if let Some(at) = variable.first() {
         shape[*at] = 1;
         let unit = element_count(&shape).and_then(|count| count.checked_mul(size as u64)).unwrap_or(0);
-        if unit == 0 || body.len() as u64 % unit != 0 {
+        if unit == 0 || !(body.len() as u64).is_multiple_of(unit) {
             return refuse(format!(
                 "The shape of the raw input '{}' can not be deduced: {} bytes are no multiple of {unit}",
                 input.name,

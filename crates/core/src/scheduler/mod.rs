@@ -1,5 +1,11 @@
 //! Decides when a request runs and with whom; the engine knows schedulers by one trait only.
 
+pub mod batch;
+pub mod direct;
+pub mod dynamic;
+pub mod owner;
+pub mod queue;
+
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
@@ -14,6 +20,8 @@ use crate::error::InferError;
 use crate::instance::WorkerHandle;
 use crate::model::Served;
 use crate::request::{InferRequest, InferResponse};
+use crate::spec::SchedulerSpec;
+use owner::Message;
 
 /// The answer to a request.
 pub type Outcome = Result<InferResponse, InferError>;
@@ -35,28 +43,114 @@ pub trait Scheduler: Debug + Send + Sync {
 }
 
 /// Starts the scheduler that `served` asks for. Needs the runtime context.
-pub fn start(_served: &Arc<Served>, _workers: Vec<WorkerHandle>) -> Arc<dyn Scheduler> {
-    todo!()
+pub fn start(served: &Arc<Served>, workers: Vec<WorkerHandle>) -> Arc<dyn Scheduler> {
+    let scheduler = match &served.spec.scheduler {
+        SchedulerSpec::Direct => owner::start(served, direct::Direct),
+        SchedulerSpec::Dynamic { .. } => owner::start(served, dynamic::Dynamic::new(&served.spec)),
+    };
+    for worker in workers {
+        scheduler.attach(worker);
+    }
+    scheduler
+}
+
+/// What travels back to the waiting request.
+#[derive(Debug)]
+pub struct Answer {
+    outcome: Outcome,
+    turn: Option<Turn>,
+}
+
+/// A request's place among those whose responses must leave in order.
+#[derive(Debug)]
+pub struct Turn {
+    /// Ends when the response before has left or will never come.
+    before: oneshot::Receiver<()>,
+    /// Its drop lets the next response leave.
+    _after: oneshot::Sender<()>,
+}
+
+/// A queued or running request.
+#[derive(Debug)]
+pub struct Job {
+    /// What to run.
+    pub request: InferRequest,
+    /// Its batch elements; 0 if the model does not batch.
+    pub rows: u32,
+    /// When it was queued.
+    pub enqueued: Instant,
+    /// The same on the workers' clock, for statistics.
+    pub arrived: u64,
+    /// When it may no longer wait.
+    pub expires: Option<Instant>,
+    reply: oneshot::Sender<Answer>,
+    turn: Option<Turn>,
+    _permit: Permit,
+}
+
+impl Job {
+    /// Whether nobody waits for the answer any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    /// Answers the request; nobody listens if it was cancelled.
+    pub fn answer(self, outcome: Outcome) {
+        let _ = self.reply.send(Answer { outcome, turn: self.turn });
+    }
 }
 
 /// The answer to come.
 #[derive(Debug)]
 pub struct Pending {
-    answer: Option<oneshot::Receiver<Outcome>>,
-    refused: Option<InferError>,
-    cancel: Option<mpsc::UnboundedSender<()>>,
+    state: State,
+    /// Told when this is dropped before the answer came.
+    owner: mpsc::UnboundedSender<Message>,
+}
+
+#[derive(Debug)]
+enum State {
+    Refused(InferError),
+    Waiting(oneshot::Receiver<Answer>),
+    InTurn { outcome: Outcome, turn: Turn },
+    Over,
 }
 
 impl Future for Pending {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        if let Some(error) = self.refused.take() {
-            return Poll::Ready(Err(error));
+        loop {
+            match &mut self.state {
+                State::Waiting(answer) => {
+                    let lost = || Answer { outcome: Err(InferError::Internal("request dropped".into())), turn: None };
+                    let answer = ready!(Pin::new(answer).poll(context)).unwrap_or_else(|_| lost());
+                    let Some(turn) = answer.turn else {
+                        self.state = State::Over;
+                        return Poll::Ready(answer.outcome);
+                    };
+                    self.state = State::InTurn { outcome: answer.outcome, turn };
+                }
+                State::InTurn { turn, .. } => {
+                    let _ = ready!(Pin::new(&mut turn.before).poll(context));
+                    if let State::InTurn { outcome, .. } = std::mem::replace(&mut self.state, State::Over) {
+                        return Poll::Ready(outcome);
+                    }
+                }
+                State::Refused(_) | State::Over => match std::mem::replace(&mut self.state, State::Over) {
+                    State::Refused(error) => return Poll::Ready(Err(error)),
+                    _ => panic!("a finished request is polled again"),
+                },
+            }
         }
-        let answer = self.answer.as_mut().expect("a finished future is not polled again");
-        let outcome = ready!(Pin::new(answer).poll(context));
-        self.answer = None;
-        Poll::Ready(outcome.unwrap_or_else(|_| Err(InferError::Internal("the scheduler ended".into()))))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let State::Waiting(_) = std::mem::replace(&mut self.state, State::Over) {
+            // The receiver is gone by now, so the owner sees which request is meant.
+            let _ = self.owner.send(Message::Sweep);
+        }
     }
 }

@@ -68,7 +68,7 @@ impl Worker {
         Ok(Self {
             identity,
             options,
-            socket: AsyncFd::register(socket)?,
+            socket: watch(socket)?,
             arena,
             inbox,
             own,
@@ -312,6 +312,11 @@ fn refuse_all(message: Message, model: &str) {
     let Message::Lost { jobs, .. } = message else { return };
     let error = InferError::Unavailable(format!("model '{model}' was unloaded before it could answer this request"));
     jobs.into_iter().for_each(|job: Box<Job>| job.answer(Err(error.clone())));
+}
+
+#[expect(deprecated, reason = "its successor is unsafe; an OwnedFd keeps its one descriptor, which is all that it asks")]
+fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(socket)
 }
 
 impl Identity {

@@ -158,3 +158,11 @@ impl Engine {
 async fn retire_one(model: &Model, deadline: Instant) -> bool {
     model.scheduler.retire(deadline).await.unwrap_or(true)
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod lifecycle_tests;

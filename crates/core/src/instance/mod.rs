@@ -2,6 +2,8 @@
 
 pub mod arena;
 pub mod calls;
+#[cfg(test)]
+pub(crate) mod fake_worker;
 pub mod frame;
 pub mod group;
 pub mod scatter;

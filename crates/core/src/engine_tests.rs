@@ -8,8 +8,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::instance::fake_worker::{FakeWorker, record, strings};
-use crate::instance::frame::{Call, Range, Record, TensorEntry, WHOLE};
 use crate::instance::frame::other_side::{self, FromCore};
+use crate::instance::frame::{Call, Range, Record, TensorEntry, WHOLE};
 use crate::request::{InputTensor, Parameter};
 use crate::scheduler::Outcome;
 
@@ -23,9 +23,7 @@ pub(super) fn open(engine: &Engine) -> FakeWorker {
 }
 
 pub(super) fn spec(workers: &[&FakeWorker], change: Value) -> ModelSpec {
-    let tensor = |name: &str, datatype: &str, dims: Value| {
-        json!({"name": name, "datatype": datatype, "dims": dims, "reshape": null, "optional": false, "labels": []})
-    };
+    let tensor = |name: &str, datatype: &str, dims: Value| json!({"name": name, "datatype": datatype, "dims": dims, "reshape": null, "optional": false, "labels": []});
     let mut spec = json!({
         "name": "m", "version": 1, "platform": "identity", "max_batch_size": 8, "scheduler": {"kind": "direct"},
         "inputs": [tensor("x", "INT32", json!([2]))], "outputs": [tensor("y", "INT32", json!([2]))],
@@ -205,7 +203,10 @@ async fn a_batch_is_gathered_and_its_outputs_are_scattered() {
     assert_eq!(values(one).await, [2, 2]);
     let two = outcome(two).await.unwrap();
     assert_eq!((numbers(&two.outputs[0].data), &two.outputs[0].shape), (vec![4, 4, 6, 6], &vec![2, 2]));
-    assert_eq!((&two.outputs[1].data[..], &two.outputs[1].shape), (&strings(&["bb", "ccc", "dddd", "e"])[..], &vec![2, 2]));
+    assert_eq!(
+        (&two.outputs[1].data[..], &two.outputs[1].shape),
+        (&strings(&["bb", "ccc", "dddd", "e"])[..], &vec![2, 2])
+    );
     let three = outcome(three).await.unwrap();
     assert_eq!(three.outputs.len(), 1, "only what was asked for");
     assert_eq!(three.outputs[0].data, strings(&["f", "g"]));
@@ -275,7 +276,8 @@ async fn replies_sent_before_a_death_still_count() {
 
 #[tokio::test]
 async fn a_worker_that_lacks_room_is_granted_more_within_the_budget() {
-    let variable = json!([{"name": "y", "datatype": "INT32", "dims": [-1], "reshape": null, "optional": false, "labels": []}]);
+    let variable =
+        json!([{"name": "y", "datatype": "INT32", "dims": [-1], "reshape": null, "optional": false, "labels": []}]);
     let (engine, mut worker) = serving(json!({"outputs": variable}));
     let waiting = infer_now(&engine, &[1, 2]).await;
     let call = worker.call().await;
@@ -294,7 +296,11 @@ async fn a_worker_that_lacks_room_is_granted_more_within_the_budget() {
     let again = infer_now(&engine, &[1, 2]).await;
     let next = worker.call().await;
     assert_eq!(next.area.length, many, "the size was learned");
-    assert_ne!((next.area.segment, next.area.offset), (range.segment, range.offset), "lent bytes are not handed out again");
+    assert_ne!(
+        (next.area.segment, next.area.offset),
+        (range.segment, range.offset),
+        "lent bytes are not handed out again"
+    );
     drop(response);
     drop(again);
 }

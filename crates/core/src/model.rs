@@ -6,7 +6,7 @@ use std::sync::Arc;
 use naiad_tensor::DataType;
 
 use crate::error::InferError;
-use crate::request::{InferRequest, InputTensor};
+use crate::request::{InferRequest, InputTensor, Parameter};
 use crate::scheduler::Scheduler;
 use crate::spec::{ModelSpec, TensorSpec};
 use crate::statistics::Statistics;
@@ -14,6 +14,8 @@ use crate::statistics::Statistics;
 const BATCH_NOTE: &str = "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be \
     prepended to each input shape. If you want to specify the full shape including the batch dim in your input dims \
     config, try setting max_batch_size to zero. See the model configuration docs for more info on max_batch_size.";
+
+const MAX_PARAMETERS: usize = 2 << 20;
 
 /// What schedulers and workers know of the model version that they run.
 #[derive(Debug)]
@@ -56,6 +58,7 @@ impl Model {
 
     /// Names, datatypes, shapes and sizes of a request; the texts are Triton's (protocol §6).
     pub fn check(&self, request: &InferRequest) -> Result<(), InferError> {
+        check_parameters(request)?;
         self.check_outputs(request)?;
         self.check_names(request)?;
         self.check_batch(request)?;
@@ -183,6 +186,19 @@ impl Model {
     }
 }
 
+/// Id and parameters travel as one JSON object, whose length has 24 bits; escapes make it six times longer at most.
+fn check_parameters(request: &InferRequest) -> Result<(), InferError> {
+    let text = |value: &Parameter| if let Parameter::String(text) = value { text.len() } else { 0 };
+    let each = request.parameters.iter().map(|(name, value)| name.len() + text(value) + 32);
+    let bytes = request.id.len() + each.sum::<usize>();
+    if bytes <= MAX_PARAMETERS {
+        return Ok(());
+    }
+    Err(InferError::InvalidArgument(format!(
+        "request id and parameters of {bytes} bytes exceed the limit of {MAX_PARAMETERS} bytes"
+    )))
+}
+
 /// The number of bytes of a tensor against its shape.
 fn check_size(id: &str, model: &str, input: &InputTensor) -> Result<(), InferError> {
     let name = &input.name;
@@ -304,3 +320,7 @@ fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<String> = names.map(|name| format!("'{name}'")).collect();
     format!("[{}]", names.join(","))
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

@@ -123,12 +123,7 @@ impl Segment {
     /// Lends bytes without a copy; `hold` is dropped with the last of them and says that the range is free again.
     ///
     /// The worker can still write to lent memory: only what nobody parses may be lent.
-    pub fn lend<H: Send + 'static>(
-        self: &Arc<Self>,
-        offset: u64,
-        length: u64,
-        hold: H,
-    ) -> Result<Bytes, OutOfSegment> {
+    pub fn lend<H: Send + 'static>(self: &Arc<Self>, offset: u64, length: u64, hold: H) -> Result<Bytes, OutOfSegment> {
         let (offset, length) = self.check(offset, length)?;
         Ok(Bytes::from_owner(Lent { segment: Arc::clone(self), offset, length, _hold: hold }))
     }

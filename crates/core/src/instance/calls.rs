@@ -297,11 +297,8 @@ fn deliver(delivery: &Delivery<'_>, flight: &mut Flight, targets: &[usize], outp
     for target in targets {
         let member = &mut flight.members[*target];
         let wanted = member.job.as_ref().map_or(&[][..], |job| &job.request.outputs);
-        let parts = if shared {
-            part(outputs, served, wanted, member.rows, total)
-        } else {
-            Ok(whole(outputs, served, wanted))
-        };
+        let parts =
+            if shared { part(outputs, served, wanted, member.rows, total) } else { Ok(whole(outputs, served, wanted)) };
         match parts {
             Ok(_) if !delivery.last => fail(served, member, &several(served)),
             Ok(tensors) => succeed(delivery, member, tensors),

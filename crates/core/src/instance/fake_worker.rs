@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::frame::other_side::{self, FromCore};
 use super::frame::{Call, Range, Record, TensorEntry, WHOLE};
+use super::worker::watch;
 
 pub struct FakeWorker {
     pub id: u64,
@@ -19,10 +20,9 @@ pub struct FakeWorker {
 }
 
 impl FakeWorker {
-    #[expect(deprecated, reason = "its successor is unsafe")]
     pub fn new(id: u64, end: OwnedFd) -> Self {
         rustix::io::ioctl_fionbio(&end, true).unwrap();
-        Self { id, socket: AsyncFd::new(end).unwrap(), segments: Vec::new() }
+        Self { id, socket: watch(end).unwrap(), segments: Vec::new() }
     }
 
     /// The next frame that is no SEGMENT; `None` at the end of file.

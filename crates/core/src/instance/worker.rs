@@ -314,8 +314,12 @@ fn refuse_all(message: Message, model: &str) {
     jobs.into_iter().for_each(|job: Box<Job>| job.answer(Err(error.clone())));
 }
 
-#[expect(deprecated, reason = "its successor is unsafe; an OwnedFd keeps its one descriptor, which is all that it asks")]
-fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// Watches a descriptor of our own. Needs the runtime context.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; an OwnedFd keeps its one descriptor, which is all that it asks"
+)]
+pub fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(socket)
 }
 

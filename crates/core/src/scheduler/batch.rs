@@ -59,13 +59,7 @@ impl Batch {
             }
             let range = place.piece(length, self.jobs.iter().map(|job| &job.request.inputs[position].data[..]));
             let dims = self.dims(served, tensor, &input.shape);
-            entries.push(TensorEntry {
-                tensor: tensor as u16,
-                datatype: input.datatype,
-                request: WHOLE,
-                range,
-                dims,
-            });
+            entries.push(TensorEntry { tensor: tensor as u16, datatype: input.datatype, request: WHOLE, range, dims });
         }
         let metas = metas.iter().map(|meta| place.piece(meta.len() as u64, [&meta[..]].into_iter())).collect();
         Ok(Placed { inputs, area, entries, metas })

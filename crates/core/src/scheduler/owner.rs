@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::batch::Batch;
 use super::dynamic::MAX_REQUESTS;
 use super::queue::{Decision, Line, Policy};
+use super::timer::Timer;
 use super::{Job, Pending, Scheduler, State, Turn};
 use crate::admission::Permit;
 use crate::error::{InferError, shown_id};
@@ -177,6 +178,7 @@ struct Owner<P> {
 impl<P: Policy> Owner<P> {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) {
         let mut messages = Vec::with_capacity(MESSAGES_AT_ONCE);
+        let mut timer = Timer::default();
         loop {
             let wake = self.advance(Instant::now());
             if self.retiring.as_ref().is_some_and(|retiring| retiring.closing && self.group.is_empty()) {
@@ -185,7 +187,7 @@ impl<P: Policy> Owner<P> {
             tokio::select! {
                 biased;
                 count = inbox.recv_many(&mut messages, MESSAGES_AT_ONCE) => if count == 0 { break },
-                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+                () = timer.until(wake) => {}
             }
             for message in messages.drain(..) {
                 self.take(message);

@@ -37,11 +37,7 @@ impl Waiting for Job {
 /// Equal sets of inputs with equal shapes but for the batch dimension; both are in the model's order.
 fn same_inputs(one: &InferRequest, other: &InferRequest) -> bool {
     one.inputs.len() == other.inputs.len()
-        && one
-            .inputs
-            .iter()
-            .zip(&other.inputs)
-            .all(|(a, b)| a.name == b.name && a.shape.get(1..) == b.shape.get(1..))
+        && one.inputs.iter().zip(&other.inputs).all(|(a, b)| a.name == b.name && a.shape.get(1..) == b.shape.get(1..))
 }
 
 /// What to do with the front of the line.

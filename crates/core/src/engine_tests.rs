@@ -22,7 +22,7 @@ pub(super) fn open(engine: &Engine) -> FakeWorker {
     FakeWorker::new(id, end)
 }
 
-pub(super) fn spec(workers: &[&FakeWorker], change: Value) -> ModelSpec {
+pub(super) fn spec(workers: &[&FakeWorker], change: impl Into<Value>) -> ModelSpec {
     let tensor = |name: &str, datatype: &str, dims: Value| json!({"name": name, "datatype": datatype, "dims": dims, "reshape": null, "optional": false, "labels": []});
     let mut spec = json!({
         "name": "m", "version": 1, "platform": "identity", "max_batch_size": 8, "scheduler": {"kind": "direct"},
@@ -30,8 +30,13 @@ pub(super) fn spec(workers: &[&FakeWorker], change: Value) -> ModelSpec {
         "max_queue_size": 100, "config": "{}", "default_version": true,
         "workers": workers.iter().map(|worker| worker.id).collect::<Vec<_>>(),
     });
-    spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    merge(&mut spec, change.into());
     serde_json::from_value(spec).unwrap()
+}
+
+fn merge(into: &mut Value, change: Value) {
+    let Value::Object(change) = change else { panic!("a change is an object") };
+    into.as_object_mut().unwrap().extend(change);
 }
 
 pub(super) fn dynamic(change: Value) -> Value {
@@ -39,7 +44,7 @@ pub(super) fn dynamic(change: Value) -> Value {
         "kind": "dynamic", "preferred_batch_sizes": [8], "max_queue_delay_us": 0, "preserve_ordering": false,
         "default_timeout_us": 0, "allow_timeout_override": false, "timeout_delays": false, "hold_until": 0,
     });
-    scheduler.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    merge(&mut scheduler, change);
     json!({"scheduler": scheduler})
 }
 

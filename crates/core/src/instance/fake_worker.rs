@@ -67,7 +67,7 @@ impl FakeWorker {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
-        let received = receive(self.socket.get_ref(), &mut [0; 65_536]);
+        let received = receive(self.socket.get_ref(), &mut vec![0; 65_536]);
         assert_eq!(received.unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "an unexpected frame");
     }
 

@@ -214,6 +214,9 @@ async fn a_worker_serves_only_the_version_it_was_opened_for() {
     let worker = open(&engine);
     let other = engine.publish(spec(&[&worker], json!({"version": 2}))).unwrap_err().to_string();
     assert_eq!(other, "worker 1 was opened for model 'm' version 1, not for model 'm' version 2");
+    engine.publish(spec(&[&worker], json!({}))).unwrap();
+    let again = engine.publish(spec(&[&worker], json!({}))).unwrap_err().to_string();
+    assert_eq!(again, "worker 1 of model 'm' serves already: open another one");
     assert!(engine.workers().close(worker.id));
     settle().await;
     assert!(!engine.workers().close(worker.id));

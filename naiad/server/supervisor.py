@@ -98,7 +98,9 @@ class Worker:
         try:
             message, _ = self._control.receive(timeout=HELLO_SECS)
         except (TimeoutError, Closed):
-            raise self._failure("start", f"the worker process did not come up ({self.exit or 'no answer'})", "") from None
+            raise self._failure(
+                "start", f"the worker process did not come up ({self.exit or 'no answer'})", ""
+            ) from None
         if message.get("protocol") != 1:
             raise self._failure("start", f"the worker speaks protocol {message.get('protocol')}, expected 1", "")
 

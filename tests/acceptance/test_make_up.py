@@ -58,8 +58,8 @@ class Clone:
     def __init__(self, folder: Path, elsewhere: Path) -> None:
         self.folder = folder
         self.elsewhere = elsewhere
+        self.first = ""
         subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
-        self.first = self.make("up", "ARGS=--port 0 --http-port 0")
 
     def make(self, *arguments: str) -> str:
         """Run make as a user would, without this environment's Python in the way."""
@@ -122,6 +122,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     folder = tmp_path_factory.mktemp("fresh clone")
     made = Clone(folder / "naiad", tmp_path_factory.mktemp("elsewhere"))
     try:
+        made.first = made.make("up", "ARGS=--port 0 --http-port 0")
         yield made
     finally:
         made.make("down")

@@ -1,7 +1,7 @@
 """The model configuration message, in a descriptor pool of our own.
 
-Package `inference` in the default pool belongs to tritonclient, whose own copy would clash with ours. The descriptor set
-is generated from `model_config.proto`; `gen/README` names the command.
+Package `inference` in the default pool belongs to tritonclient, whose own copy would clash with ours. The descriptor
+set is generated from `model_config.proto`; `gen/README` names the command.
 """
 
 from __future__ import annotations

@@ -424,3 +424,58 @@ fn no_cut_and_no_changed_byte_panics() {
         bytes[at] = kept;
     }
 }
+
+#[test]
+#[ignore = "a measurement, for release builds: cargo test --release -- --ignored --nocapture codec"]
+#[expect(clippy::print_stdout, reason = "it prints what it measured")]
+fn measure_1024_floats() {
+    let mut state = 1u64;
+    let texts: Vec<String> = (0..1024)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            format!("{}", (state >> 40) as f32 / 16_777_216.0)
+        })
+        .collect();
+    let body = Bytes::from(format!(
+        r#"{{"inputs":[{{"name":"IN","shape":[1024],"datatype":"FP32","data":[{}]}}]}}"#,
+        texts.join(",")
+    ));
+    let model = one("FP32");
+    let best = |work: &dyn Fn()| {
+        let runs = (0..200).map(|_| {
+            let start = std::time::Instant::now();
+            for _ in 0..20 {
+                work();
+            }
+            start.elapsed() / 20
+        });
+        runs.min().unwrap()
+    };
+    let ours = best(&|| {
+        let target = Target { model: Arc::from("m"), version: None, json_length: None };
+        let options = DecodeOptions { max_input_size: MAX };
+        std::hint::black_box(decode(&model, target, body.clone(), options).unwrap());
+    });
+    let list = format!("[{}]", texts.join(","));
+    let serde = best(&|| {
+        std::hint::black_box(serde_json::from_str::<Vec<f32>>(&list).unwrap());
+    });
+    let (request, _) = json(std::str::from_utf8(&body).unwrap()).unwrap();
+    let output = crate::request::OutputTensor {
+        name: "OUT".into(),
+        datatype: naiad_tensor::DataType::Fp32,
+        shape: vec![1024],
+        data: request.inputs[0].data.clone(),
+    };
+    let response = crate::request::InferResponse {
+        model: "m".into(),
+        version: 1,
+        id: String::new(),
+        parameters: Arc::default(),
+        outputs: vec![output],
+    };
+    let encoding = best(&|| {
+        std::hint::black_box(super::super::encode(&response, "m", &ResponseForm::default()).unwrap());
+    });
+    println!("1,024 floats: decode {ours:?} (serde_json into a vector {serde:?}), encode {encoding:?}");
+}

@@ -54,7 +54,7 @@ pub(super) fn bf16_bits(value: f64) -> u16 {
 /// `value` cut to an f32 whose last bit says that something was cut, so that a second rounding comes out right.
 fn to_odd(value: f64) -> f32 {
     let near = value as f32;
-    if f64::from(near) == value || value.is_nan() {
+    if f64::from(near).to_bits() == value.to_bits() || value.is_nan() {
         return near;
     }
     let above = f64::from(near).abs() > value.abs();

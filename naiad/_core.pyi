@@ -29,7 +29,7 @@ class Core:
 
         `{"id","kind":"load","model","config","files"}` (`config`: str or null; `files`: path → base64),
         `{"id","kind":"unload","model","unload_dependents"}`, `{"id","kind":"inspect","parameters"}`,
-        `{"id":0,"kind":"worker_lost","worker","model","version","started"}` (needs no answer).
+        `{"id":0,"kind":"worker_lost","worker","model","version","started","reason"}` (needs no answer).
         Raises `CoreError("cancelled")` once the core is stopped.
         """
 

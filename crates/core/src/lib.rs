@@ -1,8 +1,21 @@
 //! The data plane: listeners, the engine, schedulers and the channels to the workers.
 #![forbid(unsafe_code)]
 
+pub mod admission;
+pub mod auth;
+pub mod engine;
 pub mod error;
+pub mod http;
+pub mod instance;
+pub mod log;
+pub mod model;
+pub mod options;
+pub mod registry;
 pub mod request;
+pub mod scheduler;
+pub mod server;
 pub mod spec;
+pub mod statistics;
 
+pub use engine::{Engine, EngineOptions, Event};
 pub use error::{Code, InferError};

@@ -1,0 +1,169 @@
+//! Takes a request from a frontend to its response: find, check, admit, schedule.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::admission::{Admission, Budget};
+use crate::error::InferError;
+use crate::instance::{Workers, WorkersOptions};
+use crate::model::{Model, Served};
+use crate::registry::Registry;
+use crate::request::{InferRequest, InferResponse};
+use crate::scheduler;
+use crate::spec::ModelSpec;
+use crate::statistics::ModelStatistics;
+
+/// How the engine is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Bytes that all queued and running requests (one half) and all arenas (the other) may hold.
+    pub byte_budget: u64,
+    /// How long a worker's owner polls for the reply before it sleeps, in microseconds.
+    pub busy_poll_us: u64,
+}
+
+/// What the engine tells the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A worker's channel ended though nobody closed it.
+    WorkerLost {
+        /// The worker's id.
+        worker: u64,
+        /// The model that it ran.
+        model: String,
+        /// Its version.
+        version: u64,
+        /// Requests that it had started and that failed with it.
+        started: usize,
+        /// Why: `end of file`, or what was wrong with a frame.
+        reason: String,
+    },
+}
+
+/// The heart of the server. Needs a tokio runtime with time and I/O.
+#[derive(Debug)]
+pub struct Engine {
+    registry: Arc<Registry>,
+    admission: Arc<Admission>,
+    workers: Workers,
+    events: Mutex<Option<mpsc::UnboundedReceiver<Event>>>,
+}
+
+impl Engine {
+    /// An engine without models. Needs no runtime context.
+    pub fn new(options: EngineOptions) -> Arc<Self> {
+        // Halves, for otherwise full queues would leave no bytes to run them in, or grown arenas none to queue.
+        let half = || Budget::new(options.byte_budget / 2);
+        // Unbounded, for each worker says at most one thing.
+        let (events, receiver) = mpsc::unbounded_channel();
+        let registry = Arc::<Registry>::default();
+        let workers = Workers::new(WorkersOptions {
+            budget: half(),
+            busy_poll: Duration::from_micros(options.busy_poll_us),
+            events,
+            registry: Arc::clone(&registry),
+        });
+        Arc::new(Self { registry, admission: Admission::new(half()), workers, events: Mutex::new(Some(receiver)) })
+    }
+
+    /// Answers a request. Needs the runtime context; dropping the future cancels the request.
+    pub async fn infer(&self, request: InferRequest) -> Result<InferResponse, InferError> {
+        let model = self.registry.find(&request.model, request.version)?; // not found
+        model.check(&request)?; // names, datatypes, shapes
+        let permit = self.admission.admit(&request)?; // going down, over the byte budget
+        model.scheduler.schedule(request, permit).await // queue, batch, execute, split
+    }
+
+    /// Models by name and version, and the repository index. Its methods need no runtime context.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The channels to the workers. `open` needs the runtime context.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// The events for the supervisor; the first caller gets them, later ones `None`.
+    pub fn take_events(&self) -> Option<mpsc::UnboundedReceiver<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Makes a model version with its workers the one that serves its name and version; a version that it replaces
+    /// runs on until [`Engine::retire_replaced`]. Needs the runtime context.
+    pub fn publish(&self, spec: ModelSpec) -> Result<(), InferError> {
+        let handles = self.workers.claim(&spec)?;
+        let served = Served::new(spec);
+        let model = Model {
+            spec: Arc::clone(&served.spec),
+            statistics: Arc::clone(&served.statistics),
+            scheduler: scheduler::start(&served, handles),
+        };
+        self.registry.publish(&Arc::new(model));
+        Ok(())
+    }
+
+    /// Takes a version out of service, waits for its requests and closes its workers; false if some were cut off.
+    pub async fn retire(&self, name: &str, version: u64, drain: Duration) -> bool {
+        let Some(model) = self.registry.remove(name, version) else { return true };
+        retire_one(&model, Instant::now() + drain).await
+    }
+
+    /// The same for what [`Engine::publish`] replaced under this name.
+    pub async fn retire_replaced(&self, name: &str, drain: Duration) -> bool {
+        let deadline = Instant::now() + drain;
+        let retiring: Vec<_> = self.registry.take_replaced(name);
+        // All are told first, so that they drain at the same time.
+        let answers: Vec<_> = retiring.iter().map(|model| model.scheduler.retire(deadline)).collect();
+        let mut clean = true;
+        for answer in answers {
+            clean &= answer.await.unwrap_or(true);
+        }
+        clean
+    }
+
+    /// New requests get `Server exiting` from now on. Needs no runtime context.
+    pub fn refuse(&self) {
+        self.admission.refuse();
+    }
+
+    /// Refuses new requests and waits for the running ones; false if the deadline came first.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        self.admission.drain(limit).await
+    }
+
+    /// Statistics of one model, one version or all (W64). Needs no runtime context.
+    pub fn statistics(&self, name: Option<&str>, version: Option<u64>) -> Result<Vec<ModelStatistics>, InferError> {
+        let models = self.registry.models();
+        let named: Vec<_> = models.iter().filter(|model| name.is_none_or(|name| model.spec.name == name)).collect();
+        if let Some(name) = name.filter(|_| named.is_empty()) {
+            return Err(InferError::InvalidArgument(format!("requested model '{name}' is not available")));
+        }
+        let wanted: Vec<_> = named
+            .iter()
+            .filter(|model| version.is_none_or(|version| model.spec.version == version))
+            .map(|model| model.statistics.snapshot(&model.spec.name, model.spec.version))
+            .collect();
+        if let Some(name) = name.filter(|_| wanted.is_empty()) {
+            return Err(InferError::InvalidArgument(format!(
+                "requested model version is not available for model '{name}'"
+            )));
+        }
+        Ok(wanted)
+    }
+}
+
+async fn retire_one(model: &Model, deadline: Instant) -> bool {
+    model.scheduler.retire(deadline).await.unwrap_or(true)
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod lifecycle_tests;

@@ -1,0 +1,160 @@
+//! The dynamic batcher: merges waiting requests by the exact rules of the features page, section 5.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::queue::{Decision, Policy, Waiting};
+use crate::request::InferRequest;
+use crate::spec::{ModelSpec, SchedulerSpec};
+
+/// Requests of one call at most, so that two calls fit into a worker's tables and a call into a frame.
+pub const MAX_REQUESTS: usize = 512;
+
+/// A queue bound below which the line, and not a worker's channel, has to hold the waiting requests.
+const DEFAULT_QUEUE_SIZE: usize = 65_536;
+
+/// The dynamic batcher of one model version.
+#[derive(Clone, Debug)]
+pub struct Dynamic {
+    max_batch_size: u32,
+    preferred: Vec<u32>,
+    delay: Duration,
+    preserve_ordering: bool,
+    default_timeout: Duration,
+    allow_timeout_override: bool,
+    timeout_delays: bool,
+    hold_until: usize,
+    depth: usize,
+}
+
+impl Dynamic {
+    /// The batcher that a specification asks for; without its block, one that never waits.
+    pub fn new(spec: &ModelSpec) -> Self {
+        let max_batch_size = spec.max_batch_size.max(1);
+        let mut batcher = Self {
+            max_batch_size,
+            preferred: vec![max_batch_size],
+            delay: Duration::ZERO,
+            preserve_ordering: false,
+            default_timeout: Duration::ZERO,
+            allow_timeout_override: false,
+            timeout_delays: false,
+            hold_until: 0,
+            depth: 2,
+        };
+        if let SchedulerSpec::Dynamic {
+            preferred_batch_sizes,
+            max_queue_delay_us,
+            preserve_ordering,
+            default_timeout_us,
+            allow_timeout_override,
+            timeout_delays,
+            hold_until,
+        } = &spec.scheduler
+        {
+            if !preferred_batch_sizes.is_empty() {
+                batcher.preferred.clone_from(preferred_batch_sizes);
+            }
+            batcher.delay = Duration::from_micros(*max_queue_delay_us);
+            batcher.preserve_ordering = *preserve_ordering;
+            batcher.default_timeout = Duration::from_micros(*default_timeout_us);
+            batcher.allow_timeout_override = *allow_timeout_override;
+            batcher.timeout_delays = *timeout_delays;
+            batcher.hold_until = *hold_until;
+            // With a queue policy a request leaves the line only for a waiting worker, so that bounds and timeouts bite.
+            let policy = *default_timeout_us > 0 || spec.max_queue_size < DEFAULT_QUEUE_SIZE;
+            batcher.depth = if policy { 1 } else { 2 };
+        }
+        batcher
+    }
+
+    fn largest_preferred(&self) -> u32 {
+        self.preferred.iter().copied().max().unwrap_or(self.max_batch_size)
+    }
+
+    /// Rule 2: walks the line and answers what it met.
+    fn walk<'a, T: Waiting + 'a>(&self, line: impl Iterator<Item = &'a T>) -> Walk {
+        let mut walk = Walk::default();
+        let mut first: Option<&T> = None;
+        for job in line {
+            let head = *first.get_or_insert(job);
+            if walk.requests > 0 {
+                let size = walk.size.saturating_add(job.weight());
+                if size > self.max_batch_size || walk.requests == MAX_REQUESTS || !job.matches(head) {
+                    walk.stopped = true;
+                    break;
+                }
+                if size > self.largest_preferred() && walk.preferred.is_none() {
+                    walk.preferred = Some(walk.requests);
+                }
+            }
+            walk.size = walk.size.saturating_add(job.weight());
+            walk.requests += 1;
+            walk.oldest = Some(walk.oldest.map_or(job.enqueued(), |oldest| oldest.min(job.enqueued())));
+            if self.preferred.contains(&walk.size) {
+                walk.preferred = Some(walk.requests);
+            }
+        }
+        walk
+    }
+}
+
+#[derive(Debug, Default)]
+struct Walk {
+    requests: usize,
+    size: u32,
+    /// Requests that make up the largest preferred size met.
+    preferred: Option<usize>,
+    stopped: bool,
+    oldest: Option<Instant>,
+}
+
+impl Policy for Dynamic {
+    fn form<'a, T: Waiting + 'a>(
+        &mut self,
+        line: impl Iterator<Item = &'a T>,
+        length: usize,
+        now: Instant,
+    ) -> Decision {
+        if length == 0 || length < self.hold_until {
+            return Decision::Wait(None);
+        }
+        self.hold_until = 0;
+        let walk = self.walk(line);
+        let Some(oldest) = walk.oldest else { return Decision::Wait(None) };
+        let ripe = oldest + self.delay;
+        if let Some(requests) = walk.preferred.filter(|_| self.delay.is_zero() || now < ripe) {
+            return Decision::Run(requests); // rule 3
+        }
+        if walk.stopped || walk.size >= self.largest_preferred() || now >= ripe {
+            return Decision::Run(walk.requests); // rule 4
+        }
+        Decision::Wait(Some(ripe)) // rule 5
+    }
+
+    fn patience(&self, request: &InferRequest) -> Option<Duration> {
+        if self.default_timeout.is_zero() {
+            return None;
+        }
+        let own = Duration::from_micros(request.timeout_us);
+        let shorter = self.allow_timeout_override && !own.is_zero() && own < self.default_timeout;
+        Some(if shorter { own } else { self.default_timeout })
+    }
+
+    fn delays_expired(&self) -> bool {
+        self.timeout_delays
+    }
+
+    fn preserves_ordering(&self) -> bool {
+        self.preserve_ordering
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
+    }
+}
+
+#[cfg(test)]
+#[path = "dynamic_tests.rs"]
+mod tests;

@@ -1,0 +1,3 @@
+"""The worker: one process that holds exactly one instance of one model. Standard library and numpy only."""
+
+PROTOCOL = 1

@@ -1,0 +1,119 @@
+"""The dry run: what a model gives for zeros of the recorded shapes, whether it batches, which dims may vary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from naiad_worker.tensors import BF16, BYTES, CODES, NUMPY, Bf16Array, datatype_of
+
+Shapes = dict[str, list[int]]
+BATCHES = (1, 2, 3)
+
+
+def zeros(datatype: str, dims: list[int]) -> Any:
+    """An array of zeros (empty strings for BYTES)."""
+    code = CODES[datatype]
+    if code == BYTES:
+        array = np.empty(dims, dtype=object)
+        array[...] = b""
+        return array
+    array = np.zeros(dims, dtype=NUMPY[code])
+    return array.view(Bf16Array) if code == BF16 else array
+
+
+class Probe:
+    """Runs one backend at several shapes."""
+
+    def __init__(self, backend: Any, inputs: list[dict[str, Any]]) -> None:
+        self._backend = backend
+        self._inputs = inputs
+
+    def run(self, shapes: Shapes) -> dict[str, Any]:
+        """Outputs by name; whatever the model raises passes through."""
+        arrays = {
+            tensor.get("argument") or tensor["name"]: zeros(tensor["datatype"], shapes[tensor["name"]])
+            for tensor in self._inputs
+        }
+        return self._backend.probe(arrays)  # type: ignore[no-any-return]
+
+    def recorded(self) -> Shapes:
+        """The shapes as they were told, -1 taken as 1."""
+        return {t["name"]: [max(1, dim) if dim < 0 else dim for dim in t["dims"]] for t in self._inputs}
+
+    def report(self, *, batched: bool) -> dict[str, Any]:
+        """The PROBED message's fields."""
+        shapes = self.recorded()
+        batchable, reason = None, ""
+        if batched:
+            batchable, reason = self._try_batches(shapes)
+            if batchable:
+                shapes = {name: [1, *dims[1:]] for name, dims in shapes.items()}
+        outputs = self.run(shapes)
+        seen = {name: list(array.shape) for name, array in outputs.items()}
+        if batchable:
+            for dims in seen.values():
+                dims[0] = -1
+        varying = self._try_dims(shapes, seen, first=1 if batchable else 0)
+        return {
+            "outputs": [
+                {"name": name, "datatype": datatype_of(array), "dims": seen[name]} for name, array in outputs.items()
+            ],
+            "batchable": batchable,
+            "reason": reason,
+            "varying": varying,
+        }
+
+    def _try_batches(self, shapes: Shapes) -> tuple[bool, str]:
+        """Whether the outputs' first dim follows the inputs' at batch 1, 2 and 3."""
+        if any(not dims for dims in shapes.values()):
+            return False, "an input has no dimension that could be the batch"
+        for batch in BATCHES:
+            try:
+                outputs = self.run({name: [batch, *dims[1:]] for name, dims in shapes.items()})
+            except Exception as error:  # the model's own error, of any class
+                return False, f"a run at batch {batch} fails: {one_line(error)}"
+            for name, array in outputs.items():
+                if array.ndim == 0 or array.shape[0] != batch:
+                    return False, f"at batch {batch} output '{name}' has shape {list(array.shape)}"
+        return True, ""
+
+    def _try_dims(self, shapes: Shapes, seen: dict[str, list[int]], *, first: int) -> dict[str, list[bool]]:
+        """Which other dims may vary: those where runs at twice and three times their size both succeed.
+
+        Dims of the same size at the same place move together (token ids and their mask). Output dims that move are
+        set to -1 in `seen`.
+        """
+        varying = {name: [False] * len(dims) for name, dims in shapes.items()}
+        groups: dict[tuple[int, int], list[str]] = {}
+        for name, dims in shapes.items():
+            for place in range(first, len(dims)):
+                groups.setdefault((place, dims[place]), []).append(name)
+        for (place, size), names in groups.items():
+            results = []
+            for factor in (2, 3):
+                scaled = {name: list(dims) for name, dims in shapes.items()}
+                for name in names:
+                    scaled[name][place] = size * factor
+                try:
+                    results.append(self.run(scaled))
+                except Exception:  # it does not vary; that is the answer
+                    break
+            if len(results) < 2:
+                continue
+            for name in names:
+                varying[name][place] = True
+            for outputs in results:
+                for name, array in outputs.items():
+                    for at, dim in enumerate(array.shape):
+                        if name in seen and at < len(seen[name]) and seen[name][at] not in (-1, dim):
+                            seen[name][at] = -1
+        return varying
+
+
+def one_line(error: BaseException) -> str:
+    """The last line of an error that says something, with its class."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else ""
+    return f"{type(error).__name__}: {text}"[:500]

@@ -1,0 +1,104 @@
+"""Datatypes of the v2 protocol as numpy sees them, and BYTES tensors to and from their bytes (W29)."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+# Numbers of inference.DataType, as on the worker's wire.
+CODES = {
+    "BOOL": 1,
+    "UINT8": 2,
+    "UINT16": 3,
+    "UINT32": 4,
+    "UINT64": 5,
+    "INT8": 6,
+    "INT16": 7,
+    "INT32": 8,
+    "INT64": 9,
+    "FP16": 10,
+    "FP32": 11,
+    "FP64": 12,
+    "BYTES": 13,
+    "BF16": 14,
+}
+NAMES = {code: name for name, code in CODES.items()}
+BYTES = CODES["BYTES"]
+BF16 = CODES["BF16"]
+
+# BF16 has no numpy type: its arrays are uint16 with the raw bits.
+NUMPY = {
+    CODES[name]: np.dtype(kind)
+    for name, kind in {
+        "BOOL": "?",
+        "UINT8": "u1",
+        "UINT16": "<u2",
+        "UINT32": "<u4",
+        "UINT64": "<u8",
+        "INT8": "i1",
+        "INT16": "<i2",
+        "INT32": "<i4",
+        "INT64": "<i8",
+        "FP16": "<f2",
+        "FP32": "<f4",
+        "FP64": "<f8",
+        "BF16": "<u2",
+    }.items()
+}
+FROM_NUMPY = {
+    "bool": "BOOL",
+    "uint8": "UINT8",
+    "uint16": "UINT16",
+    "uint32": "UINT32",
+    "uint64": "UINT64",
+    "int8": "INT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "float16": "FP16",
+    "float32": "FP32",
+    "float64": "FP64",
+    "object": "BYTES",
+}
+
+
+class Bf16Array(np.ndarray):  # type: ignore[type-arg]
+    """An array of raw BF16 bits: uint16 elements that say what they are."""
+
+
+def datatype_of(array: Any) -> str:
+    """The v2 name of an array's type; raises `TypeError` for one that has none."""
+    if isinstance(array, Bf16Array):
+        return "BF16"
+    kind = array.dtype.kind
+    if kind in "SU":
+        return "BYTES"
+    try:
+        return FROM_NUMPY[array.dtype.name]
+    except KeyError:
+        raise TypeError(f"arrays of {array.dtype} have no v2 datatype") from None
+
+
+def decode_bytes(data: Any, shape: tuple[int, ...]) -> Any:
+    """A BYTES tensor's memory as an object array of `bytes`."""
+    elements = []
+    view, at = memoryview(data).cast("B"), 0
+    while at < len(view):
+        (length,) = struct.unpack_from("<I", view, at)
+        elements.append(bytes(view[at + 4 : at + 4 + length]))
+        at += 4 + length
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array.reshape(shape)
+
+
+def encode_bytes(array: Any) -> bytes:
+    """An array of bytes or strings as a BYTES tensor."""
+    parts = []
+    for element in array.reshape(-1):
+        raw = element if isinstance(element, bytes) else str(element).encode()
+        parts.append(struct.pack("<I", len(raw)))
+        parts.append(raw)
+    return b"".join(parts)

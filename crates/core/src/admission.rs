@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::error::InferError;
 use crate::request::InferRequest;
 
-/// Bytes that all queued and running requests and all arenas hold together.
+/// Bytes that may be in use for one purpose.
 #[derive(Debug)]
 pub struct Budget {
     limit: u64,
@@ -33,18 +33,18 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Takes `bytes` unless more than `ceiling` would be in use.
-    fn take(&self, bytes: u64, ceiling: u64) -> bool {
+    /// Takes `bytes` unless more than the limit would be in use.
+    fn take(&self, bytes: u64) -> bool {
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= ceiling)
+                used.checked_add(bytes).filter(|sum| *sum <= self.limit)
             })
             .is_ok()
     }
 
     /// Takes `bytes` for an arena; they return when the reservation is dropped.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        self.take(bytes, self.limit).then(|| Reservation { budget: Arc::clone(self), bytes })
+        self.take(bytes).then(|| Reservation { budget: Arc::clone(self), bytes })
     }
 }
 
@@ -85,12 +85,11 @@ impl Admission {
             return Err(InferError::Exiting);
         }
         let bytes = request.inputs.iter().map(|input| input.data.len() as u64).sum();
-        // Requests leave at least a half to the arenas, else nothing queued could ever run.
-        let ceiling = (self.budget.limit / 2).max(1);
-        if !self.budget.take(bytes, ceiling) {
+        if !self.budget.take(bytes) {
             return Err(InferError::Unavailable(format!(
-                "request of {bytes} bytes exceeds the byte budget for queued and running requests: {} of {ceiling} bytes in use",
-                self.budget.used()
+                "request of {bytes} bytes exceeds the byte budget for queued and running requests: {} of {} bytes in use",
+                self.budget.used(),
+                self.budget.limit()
             )));
         }
         permit.bytes = bytes;

@@ -19,7 +19,7 @@ use crate::statistics::ModelStatistics;
 /// How the engine is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions {
-    /// Bytes that all queued and running requests and arenas may hold.
+    /// Bytes that all queued and running requests (one half) and all arenas (the other) may hold.
     pub byte_budget: u64,
     /// How long a worker's owner polls for the reply before it sleeps, in microseconds.
     pub busy_poll_us: u64,
@@ -55,17 +55,18 @@ pub struct Engine {
 impl Engine {
     /// An engine without models. Needs no runtime context.
     pub fn new(options: EngineOptions) -> Arc<Self> {
-        let budget = Budget::new(options.byte_budget);
+        // Halves, for otherwise full queues would leave no bytes to run them in, or grown arenas none to queue.
+        let half = || Budget::new(options.byte_budget / 2);
         // Unbounded, for each worker says at most one thing.
         let (events, receiver) = mpsc::unbounded_channel();
         let registry = Arc::<Registry>::default();
         let workers = Workers::new(WorkersOptions {
-            budget: Arc::clone(&budget),
+            budget: half(),
             busy_poll: Duration::from_micros(options.busy_poll_us),
             events,
             registry: Arc::clone(&registry),
         });
-        Arc::new(Self { registry, admission: Admission::new(budget), workers, events: Mutex::new(Some(receiver)) })
+        Arc::new(Self { registry, admission: Admission::new(half()), workers, events: Mutex::new(Some(receiver)) })
     }
 
     /// Answers a request. Needs the runtime context; dropping the future cancels the request.

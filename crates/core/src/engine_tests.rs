@@ -22,7 +22,7 @@ pub(super) fn open(engine: &Engine) -> FakeWorker {
     FakeWorker::new(id, end)
 }
 
-pub(super) fn spec(workers: &[&FakeWorker], change: Value) -> ModelSpec {
+pub(super) fn spec(workers: &[&FakeWorker], change: impl Into<Value>) -> ModelSpec {
     let tensor = |name: &str, datatype: &str, dims: Value| json!({"name": name, "datatype": datatype, "dims": dims, "reshape": null, "optional": false, "labels": []});
     let mut spec = json!({
         "name": "m", "version": 1, "platform": "identity", "max_batch_size": 8, "scheduler": {"kind": "direct"},
@@ -30,8 +30,13 @@ pub(super) fn spec(workers: &[&FakeWorker], change: Value) -> ModelSpec {
         "max_queue_size": 100, "config": "{}", "default_version": true,
         "workers": workers.iter().map(|worker| worker.id).collect::<Vec<_>>(),
     });
-    spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    merge(&mut spec, change.into());
     serde_json::from_value(spec).unwrap()
+}
+
+fn merge(into: &mut Value, change: Value) {
+    let Value::Object(change) = change else { panic!("a change is an object") };
+    into.as_object_mut().unwrap().extend(change);
 }
 
 pub(super) fn dynamic(change: Value) -> Value {
@@ -39,7 +44,7 @@ pub(super) fn dynamic(change: Value) -> Value {
         "kind": "dynamic", "preferred_batch_sizes": [8], "max_queue_delay_us": 0, "preserve_ordering": false,
         "default_timeout_us": 0, "allow_timeout_override": false, "timeout_delays": false, "hold_until": 0,
     });
-    scheduler.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    merge(&mut scheduler, change);
     json!({"scheduler": scheduler})
 }
 
@@ -90,7 +95,7 @@ pub(super) async fn settle() {
 }
 
 pub(super) async fn outcome(waiting: JoinHandle<Outcome>) -> Outcome {
-    tokio::time::timeout(Duration::from_secs(3600), waiting).await.expect("an answer comes").unwrap()
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("an answer comes").unwrap()
 }
 
 pub(super) async fn values(waiting: JoinHandle<Outcome>) -> Vec<i32> {
@@ -258,6 +263,46 @@ async fn a_lost_worker_fails_what_it_had_started_and_a_replacement_serves_the_re
 }
 
 #[tokio::test]
+async fn what_was_not_started_is_served_again_in_its_order() {
+    let (engine, worker) = serving(json!({}));
+    let mut waiting = Vec::new();
+    for number in 0..4 {
+        waiting.push(infer_now(&engine, &[number, number]).await);
+    }
+    let mut events = engine.take_events().unwrap();
+    drop(worker); // with two frames in flight and two requests in line
+    events.recv().await.unwrap();
+    settle().await;
+    let mut next = open(&engine);
+    engine.workers().attach("m", 1, next.id).unwrap();
+    for (number, waiting) in (0..).zip(waiting) {
+        let call = next.call().await;
+        assert_eq!(next.read(call.entries[0].range), bytes(&[number, number]));
+        next.reply(&[Record { times: [0, 0, 600_000, 600_000], ..next.echo(&call) }]);
+        assert_eq!(values(waiting).await, [number; 2]);
+    }
+}
+
+#[tokio::test]
+async fn requests_that_come_together_go_to_idle_instances() {
+    let engine = engine();
+    let (mut one, mut two) = (open(&engine), open(&engine));
+    engine.publish(spec(&[&one, &two], json!({}))).unwrap();
+    let first = infer_now(&engine, &[1, 1]).await;
+    let call = one.call().await;
+    one.reply(&[one.echo(&call)]);
+    values(first).await; // calls are known to be short from here on
+    settle().await;
+    let together = [infer(&engine, request(&[2, 2])), infer(&engine, request(&[3, 3]))];
+    let calls = [one.call().await, two.call().await];
+    one.reply(&[one.echo(&calls[0])]);
+    two.reply(&[two.echo(&calls[1])]);
+    for waiting in together {
+        outcome(waiting).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn replies_sent_before_a_death_still_count() {
     let (engine, mut worker) = serving(json!({}));
     let answered = infer_now(&engine, &[1, 1]).await;
@@ -371,6 +416,10 @@ async fn a_worker_that_breaks_the_protocol_loses_its_channel() {
         other_side::reply(&[record(call, vec![entry(range(call.area.offset, 4), vec![1, 2])])])
     };
     assert_eq!(closes_only_that_worker(short).await, "output 'y' of shape [1,2] holds 4 bytes");
+    let long = |_: &FakeWorker, call: &Call| {
+        other_side::reply(&[record(call, vec![entry(range(call.area.offset, 128), vec![1, 32])])])
+    };
+    assert!(closes_only_that_worker(long).await.contains("outside the call's area"));
     let negative = |_: &FakeWorker, call: &Call| {
         other_side::reply(&[record(call, vec![entry(range(call.area.offset, 8), vec![-1, -2])])])
     };

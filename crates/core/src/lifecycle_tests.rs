@@ -145,7 +145,8 @@ async fn a_stuck_version_is_cut_off_at_the_deadline() {
     let start = Instant::now();
     assert!(!engine.retire("m", 1, SECOND).await);
     assert!((1000..1005).contains(&start.elapsed().as_millis()));
-    assert!(matches!(outcome(running).await, Err(InferError::WorkerLost { .. })));
+    let text = "worker closed: the process of model 'm' was stopped while it ran this request";
+    assert_eq!(outcome(running).await.unwrap_err().to_string(), text);
     for cut in [sent, queued] {
         let error = outcome(cut).await.unwrap_err();
         let text = "model 'm' version 1 was unloaded before it could answer this request";
@@ -213,6 +214,9 @@ async fn a_worker_serves_only_the_version_it_was_opened_for() {
     let worker = open(&engine);
     let other = engine.publish(spec(&[&worker], json!({"version": 2}))).unwrap_err().to_string();
     assert_eq!(other, "worker 1 was opened for model 'm' version 1, not for model 'm' version 2");
+    engine.publish(spec(&[&worker], json!({}))).unwrap();
+    let again = engine.publish(spec(&[&worker], json!({}))).unwrap_err().to_string();
+    assert_eq!(again, "worker 1 of model 'm' serves already: open another one");
     assert!(engine.workers().close(worker.id));
     settle().await;
     assert!(!engine.workers().close(worker.id));

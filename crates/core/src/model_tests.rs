@@ -26,15 +26,18 @@ impl Scheduler for NoScheduler {
 }
 
 fn tensor(name: &str, datatype: &str, dims: Value, optional: bool) -> Value {
-    json!({"name": name, "datatype": datatype, "dims": dims, "reshape": null, "optional": optional, "labels": []})
+    let mut tensor = json!({"name": name, "datatype": datatype, "reshape": null, "optional": optional, "labels": []});
+    tensor["dims"] = dims;
+    tensor
 }
 
 fn model(max_batch_size: u32, inputs: Vec<Value>) -> Model {
-    let spec = json!({
-        "name": "m", "version": 1, "platform": "identity", "max_batch_size": max_batch_size, "inputs": inputs,
+    let mut spec = json!({
+        "name": "m", "version": 1, "platform": "identity", "max_batch_size": max_batch_size,
         "outputs": [tensor("OUTPUT0", "FP32", json!([2]), false)], "scheduler": {"kind": "direct"},
         "max_queue_size": 1, "config": "{}", "workers": [], "default_version": true,
     });
+    spec["inputs"] = inputs.into();
     let served = Served::new(serde_json::from_value(spec).unwrap());
     Model {
         spec: Arc::clone(&served.spec),

@@ -33,9 +33,9 @@ impl Counter {
 
 #[derive(Debug, Default)]
 struct BatchCounters {
-    compute_input: Counter,
-    compute_infer: Counter,
-    compute_output: Counter,
+    input: Counter,
+    infer: Counter,
+    output: Counter,
 }
 
 /// When a worker picked a call up, had its inputs, had the model's answer and had written the outputs.
@@ -88,9 +88,9 @@ impl Statistics {
         self.execution_count.fetch_add(1, Ordering::Relaxed);
         let [input, infer, output] = times.spans();
         let batch = self.batch(rows);
-        batch.compute_input.add(1, input);
-        batch.compute_infer.add(1, infer);
-        batch.compute_output.add(1, output);
+        batch.input.add(1, input);
+        batch.infer.add(1, infer);
+        batch.output.add(1, output);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_inference.store(now.as_millis() as u64, Ordering::Relaxed);
     }
@@ -134,9 +134,9 @@ impl Statistics {
         let batches = self.batches.load();
         let batch_stats = batches.iter().map(|(rows, batch)| BatchStatistics {
             batch_size: *rows,
-            compute_input: batch.compute_input.snapshot(),
-            compute_infer: batch.compute_infer.snapshot(),
-            compute_output: batch.compute_output.snapshot(),
+            compute_input: batch.input.snapshot(),
+            compute_infer: batch.infer.snapshot(),
+            compute_output: batch.output.snapshot(),
         });
         ModelStatistics {
             name: name.to_owned(),

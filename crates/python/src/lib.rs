@@ -1,1 +1,19 @@
-//! The doors between Python and the core.
+//! The doors between Python and the core: a table of contents, no logic.
+
+mod core;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<core::Core>()?;
+    module.add("CoreError", module.py().get_type::<core::CoreError>())?;
+    module.add_function(wrap_pyfunction!(version, module)?)?;
+    Ok(())
+}
+
+/// The version of the data plane.
+#[pyfunction]
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}

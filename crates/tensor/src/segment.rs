@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use bytes::Bytes;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// A range that does not lie in its segment.
@@ -109,6 +109,12 @@ impl Segment {
         Ok(())
     }
 
+    /// Gives the memory of the whole segment back to the system; it reads as zeros afterwards, on both sides.
+    pub fn discard(&self) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(&self.descriptor, flags, 0, self.size as u64)?)
+    }
+
     /// The 32-bit word at `offset`, which is divisible by 4.
     pub fn word(&self, offset: u64) -> Result<&AtomicU32, OutOfSegment> {
         let (at, _) = self.check(offset, 4)?;
@@ -160,6 +166,14 @@ mod tests {
 
     use super::*;
 
+    struct Hold(std::sync::mpsc::Sender<()>);
+
+    impl Drop for Hold {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+        }
+    }
+
     #[test]
     fn bytes_go_in_and_come_out() {
         let segment = Segment::create(4096).unwrap();
@@ -169,6 +183,8 @@ mod tests {
         assert_eq!(segment.read(4000, 6).unwrap(), b"\0\0\0sor");
         segment.word(8).unwrap().store(0x0403_0201, Ordering::Relaxed);
         assert_eq!(segment.read(8, 4).unwrap(), [1, 2, 3, 4]);
+        segment.discard().unwrap();
+        assert_eq!(segment.read(0, 4096).unwrap(), [0; 4096]);
     }
 
     #[test]
@@ -186,12 +202,6 @@ mod tests {
     #[test]
     fn lent_bytes_keep_their_segment_and_tell_when_they_are_back() {
         let (told, back) = std::sync::mpsc::channel();
-        struct Hold(std::sync::mpsc::Sender<()>);
-        impl Drop for Hold {
-            fn drop(&mut self) {
-                self.0.send(()).unwrap();
-            }
-        }
         let segment = Arc::new(Segment::create(4096).unwrap());
         segment.write(64, b"abcdef").unwrap();
         let lent = segment.lend(64, 6, Hold(told)).unwrap();

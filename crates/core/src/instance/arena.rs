@@ -32,7 +32,15 @@ struct Part {
     segment: Arc<Segment>,
     /// Free bytes: length by offset, never two that touch.
     free: BTreeMap<u64, u64>,
-    _reservation: Reservation,
+    /// Absent while the segment's memory is given back.
+    reservation: Option<Reservation>,
+}
+
+impl Part {
+    /// Wholly free and still backed by memory.
+    fn is_idle(&self) -> bool {
+        self.reservation.is_some() && self.free.get(&0) == Some(&(self.segment.size() as u64))
+    }
 }
 
 /// Segments and what is free in them. One task owns it.
@@ -83,6 +91,10 @@ impl Arena {
         for (number, part) in self.parts.iter_mut().enumerate() {
             let found = part.free.iter().find(|(_, free)| **free >= need).map(|(offset, free)| (*offset, *free));
             if let Some((offset, free)) = found {
+                if part.reservation.is_none() {
+                    let Some(reservation) = self.budget.reserve(part.segment.size() as u64) else { continue };
+                    part.reservation = Some(reservation);
+                }
                 part.free.remove(&offset);
                 if free > need {
                     part.free.insert(offset + need, free - need);
@@ -98,7 +110,7 @@ impl Arena {
             self.budget.reserve(size).ok_or_else(|| io::Error::other("the byte budget has no room for an arena"))?;
         let size_here = usize::try_from(size).map_err(io::Error::other)?;
         let segment = Arc::new(Segment::create(size_here)?);
-        self.parts.push(Part { segment, free: BTreeMap::from([(0, size)]), _reservation: reservation });
+        self.parts.push(Part { segment, free: BTreeMap::from([(0, size)]), reservation: Some(reservation) });
         Ok(())
     }
 
@@ -122,6 +134,20 @@ impl Arena {
             length += size;
         }
         free.insert(offset, length);
+    }
+
+    /// Whether [`Arena::trim`] would give memory back.
+    pub fn is_trimmable(&self) -> bool {
+        self.parts.iter().skip(1).any(Part::is_idle)
+    }
+
+    /// Gives the memory of wholly free segments back: what one large request needed is not kept for ever.
+    pub fn trim(&mut self) {
+        for part in self.parts.iter_mut().skip(1).filter(|part| part.is_idle()) {
+            if part.segment.discard().is_ok() {
+                part.reservation = None;
+            }
+        }
     }
 
     /// Segments that the worker does not know yet, with their numbers; they count as told from now on.
@@ -215,14 +241,32 @@ mod tests {
     }
 
     #[test]
+    fn memory_of_free_segments_goes_back_and_comes_again() {
+        let mut arena = arena(4 << 20);
+        let large = arena.allocate(3 << 20).unwrap();
+        arena.write(large.segment, large.offset, &[7; 100]);
+        assert!(!arena.is_trimmable());
+        arena.free(large);
+        assert!(arena.is_trimmable());
+        arena.trim();
+        assert!(!arena.is_trimmable());
+        assert_eq!(arena.budget.used(), FIRST_SIZE);
+        let other = arena.budget.reserve(1 << 20).unwrap();
+        assert!(arena.allocate(3 << 20).is_err(), "others have taken the bytes");
+        drop(other);
+        assert_eq!(arena.allocate(3 << 20).unwrap(), large);
+        assert_eq!((arena.budget.used(), arena.read(large).unwrap()[0]), (4 << 20, 0));
+    }
+
+    #[test]
     fn areas_are_zero_though_used_before() {
         let mut arena = arena(1 << 24);
         let used = arena.allocate(64).unwrap();
         arena.write(used.segment, used.offset, &[7; 64]);
         arena.free(used);
-        let area = arena.allocate_zeroed(64).unwrap();
-        assert_eq!(area, used);
-        assert_eq!(arena.read(area).unwrap(), [0; 64]);
+        let again = arena.allocate_zeroed(64).unwrap();
+        assert_eq!(again, used);
+        assert_eq!(arena.read(again).unwrap(), [0; 64]);
         assert_eq!(arena.read(Range { segment: 9, offset: 0, length: 1 }), None);
         assert_eq!(arena.read(Range { segment: 0, offset: FIRST_SIZE, length: 1 }), None);
     }

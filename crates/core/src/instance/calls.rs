@@ -12,7 +12,7 @@ use super::scatter::{Fault, Guess, Output, OutputRange, Source, collect, part, w
 use crate::error::{Code, InferError};
 use crate::model::Served;
 use crate::request::{InferResponse, Parameter, Parameters};
-use crate::scheduler::Job;
+use crate::scheduler::BoxedJob;
 use crate::scheduler::batch::Batch;
 use crate::statistics::Times;
 
@@ -28,7 +28,7 @@ pub enum NotNow {
 #[derive(Debug)]
 struct Member {
     /// Gone once it is answered.
-    job: Option<Box<Job>>,
+    job: Option<BoxedJob>,
     rows: u32,
     slot: u32,
     tag: u32,
@@ -122,8 +122,8 @@ impl Calls {
         if self.free_slots.len() < batch.jobs.len() {
             return Err((batch, NotNow::Slots));
         }
-        let area = self.guess.area(&self.served, batch.rows(), batch.input_bytes());
-        let Ok(placed) = batch.place(&self.served, arena, area) else { return Err((batch, NotNow::Full)) };
+        let room = self.guess.area(&self.served, batch.rows(), batch.input_bytes());
+        let Ok(placed) = batch.place(&self.served, arena, room) else { return Err((batch, NotNow::Full)) };
         let rows = batch.rows();
         self.next_call = self.next_call.wrapping_add(1);
         let mut requests = Vec::with_capacity(batch.jobs.len());
@@ -174,7 +174,7 @@ impl Calls {
             match collect(&record.entries, &mut flight.outputs, &mut source) {
                 Err(Fault::Channel(reason)) => return Err(reason),
                 Err(Fault::Answer(error)) => {
-                    targets.iter().for_each(|target| fail(served, &mut flight.members[*target], &error));
+                    fail_all(served, flight, &targets, &error);
                 }
                 Ok(mut outputs) => {
                     self.guess.learn(&record.entries, served.spec.outputs.len(), flight.rows);
@@ -188,10 +188,12 @@ impl Calls {
             }
         } else {
             let error = failure(record.status, &record.text);
-            targets.iter().for_each(|target| fail(served, &mut flight.members[*target], &error));
+            fail_all(served, flight, &targets, &error);
         }
         if record.last {
-            targets.iter().for_each(|target| flight.members[*target].finished = true);
+            for target in &targets {
+                flight.members[*target].finished = true;
+            }
         }
         if flight.members.iter().all(|member| member.finished) {
             let flight = self.flights.remove(&number).expect("it was found above");
@@ -236,7 +238,7 @@ impl Calls {
     }
 
     /// The worker is gone: fails what it had started, answers how many those were and what may run elsewhere, in order.
-    pub fn lost(&mut self, arena: &Arena) -> (usize, Vec<Box<Job>>) {
+    pub fn lost(&mut self, arena: &Arena, error: &InferError) -> (usize, Vec<BoxedJob>) {
         let mut flights: Vec<_> = self.flights.drain().collect();
         flights.sort_by_key(|(number, _)| *number);
         let mut started = 0;
@@ -247,8 +249,7 @@ impl Calls {
             }
             if arena.started(member.slot, member.tag) {
                 started += 1;
-                let model = self.served.spec.name.clone();
-                fail(&self.served, &mut member, &InferError::WorkerLost { model });
+                fail(&self.served, &mut member, error);
             } else {
                 rest.extend(member.job);
             }
@@ -266,6 +267,12 @@ fn targets(flight: &Flight, request: u16) -> Option<Vec<usize>> {
         [usize::from(request)].into_iter().filter(open).collect()
     };
     (!targets.is_empty()).then_some(targets)
+}
+
+fn fail_all(served: &Served, flight: &mut Flight, targets: &[usize], error: &InferError) {
+    for target in targets {
+        fail(served, &mut flight.members[*target], error);
+    }
 }
 
 fn fail(served: &Served, member: &mut Member, error: &InferError) {

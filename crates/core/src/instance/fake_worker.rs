@@ -28,7 +28,7 @@ impl FakeWorker {
     /// The next frame that is no SEGMENT; `None` at the end of file.
     pub async fn frame(&mut self) -> Option<FromCore> {
         loop {
-            let wait = tokio::time::timeout(Duration::from_secs(3600), self.socket.readable());
+            let wait = tokio::time::timeout(Duration::from_secs(60), self.socket.readable());
             let mut ready = wait.await.expect("the core says something").unwrap();
             let mut buffer = vec![0; 65_536];
             let Ok(received) = ready.try_io(|socket| receive(socket.get_ref(), &mut buffer)) else { continue };
@@ -67,7 +67,7 @@ impl FakeWorker {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
-        let received = receive(self.socket.get_ref(), &mut [0; 65_536]);
+        let received = receive(self.socket.get_ref(), &mut vec![0; 65_536]);
         assert_eq!(received.unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "an unexpected frame");
     }
 

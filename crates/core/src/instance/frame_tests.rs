@@ -77,7 +77,9 @@ fn golden_frames_encode_and_decode_on_both_sides() {
             "EXECUTE" => {
                 let calls = list(fields, "calls", call);
                 let mut execute = Execute::new();
-                calls.iter().for_each(|call| execute.push(call).unwrap());
+                for call in &calls {
+                    execute.push(call).unwrap();
+                }
                 assert_eq!(execute.finish(), wire, "{name}");
                 assert_eq!(other_side::decode(&wire), Ok(FromCore::Execute(calls)), "{name}");
             }

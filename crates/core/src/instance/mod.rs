@@ -12,7 +12,7 @@ pub mod worker;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ pub struct WorkerHandle {
     model: String,
     version: u64,
     owner: mpsc::UnboundedSender<ToWorker>,
+    /// Whether a specification has it: a worker serves one in its life.
+    taken: Arc<AtomicBool>,
 }
 
 impl WorkerHandle {
@@ -141,7 +143,8 @@ impl Workers {
         let (owner, inbox) = mpsc::unbounded_channel();
         let identity = Identity { id, model: model.to_owned(), version, open: Arc::clone(&self.open) };
         let task = Worker::new(identity, self.options.clone(), core, owner.clone(), inbox)?;
-        lock(&self.open).insert(id, WorkerHandle { id, model: model.to_owned(), version, owner });
+        let handle = WorkerHandle { id, model: model.to_owned(), version, owner, taken: Arc::default() };
+        lock(&self.open).insert(id, handle);
         tokio::spawn(task.run());
         Ok((id, worker))
     }
@@ -154,13 +157,20 @@ impl Workers {
     /// Adds a worker to a published model version.
     pub fn attach(&self, model: &str, version: u64, id: u64) -> Result<(), InferError> {
         let found = self.options.registry.find(model, Some(version))?;
-        found.scheduler.attach(self.handle(model, version, id)?);
+        let handle = self.handle(model, version, id)?;
+        handle.taken.store(true, Ordering::Relaxed);
+        found.scheduler.attach(handle);
         Ok(())
     }
 
     /// The handles of the workers that a specification names.
     pub fn claim(&self, spec: &ModelSpec) -> Result<Vec<WorkerHandle>, InferError> {
-        spec.workers.iter().map(|id| self.handle(&spec.name, spec.version, *id)).collect()
+        let handles: Result<Vec<_>, _> =
+            spec.workers.iter().map(|id| self.handle(&spec.name, spec.version, *id)).collect();
+        for handle in handles.iter().flatten() {
+            handle.taken.store(true, Ordering::Relaxed);
+        }
+        handles
     }
 
     fn handle(&self, model: &str, version: u64, id: u64) -> Result<WorkerHandle, InferError> {
@@ -168,6 +178,11 @@ impl Workers {
         let handle = handle.ok_or_else(|| {
             InferError::Unavailable(format!("worker {id} of model '{model}' version {version} has ended"))
         })?;
+        if handle.taken.load(Ordering::Relaxed) {
+            return Err(InferError::InvalidArgument(format!(
+                "worker {id} of model '{model}' serves already: open another one"
+            )));
+        }
         if handle.model == model && handle.version == version {
             return Ok(handle);
         }

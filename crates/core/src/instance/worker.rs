@@ -17,9 +17,11 @@ use super::frame::{self, Execute, FromWorker, MAX_FRAME};
 use super::{Identity, ToWorker, WorkersOptions};
 use crate::engine::Event;
 use crate::error::InferError;
-use crate::scheduler::Job;
 use crate::scheduler::batch::Batch;
 use crate::scheduler::owner::Message;
+
+/// How long nothing happens before unused memory goes back.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// Why a channel ends.
 #[derive(Debug)]
@@ -109,6 +111,10 @@ impl Worker {
             ready = self.socket.writable(), if !self.outgoing.is_empty() => {
                 ready.map_err(|error| End::Lost(error.to_string()))?.clear_ready();
                 self.flush();
+                Ok(())
+            }
+            () = tokio::time::sleep(IDLE), if self.arena.is_trimmable() => {
+                self.arena.trim();
                 Ok(())
             }
         }
@@ -292,7 +298,7 @@ impl Worker {
         }
         let mut started = 0;
         if let Some(mut post) = self.post {
-            let (failed, mut jobs) = post.calls.lost(&self.arena);
+            let (failed, mut jobs) = post.calls.lost(&self.arena, &self.identity.failure(&end));
             started = failed;
             jobs.extend(self.held.into_iter().flat_map(|(_, batch)| batch.jobs));
             jobs.extend(late);
@@ -311,7 +317,9 @@ impl Worker {
 fn refuse_all(message: Message, model: &str) {
     let Message::Lost { jobs, .. } = message else { return };
     let error = InferError::Unavailable(format!("model '{model}' was unloaded before it could answer this request"));
-    jobs.into_iter().for_each(|job: Box<Job>| job.answer(Err(error.clone())));
+    for job in jobs {
+        job.answer(Err(error.clone()));
+    }
 }
 
 /// Watches a descriptor of our own. Needs the runtime context.
@@ -324,6 +332,17 @@ pub fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 impl Identity {
+    /// What a request gets that the worker had started.
+    fn failure(&self, end: &End) -> InferError {
+        let model = self.model.clone();
+        match end {
+            End::Lost(_) => InferError::WorkerLost { model },
+            End::Closed => InferError::Unavailable(format!(
+                "worker closed: the process of model '{model}' was stopped while it ran this request"
+            )),
+        }
+    }
+
     fn tell_done(&self, scheduler: &mpsc::UnboundedSender<Message>, done: Option<FrameDone>) {
         if let Some(FrameDone { calls, busy }) = done {
             // Where the scheduler has ended nobody counts frames any more.

@@ -2,7 +2,7 @@
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::Job;
+use super::BoxedJob;
 use crate::instance::arena::{ALIGNMENT, Arena, ArenaFull};
 use crate::instance::frame::{Range, TensorEntry, WHOLE};
 use crate::model::Served;
@@ -12,7 +12,7 @@ use crate::request::{InferRequest, Parameter, Parameters};
 #[derive(Debug)]
 pub struct Batch {
     /// At least one; all have the same inputs and shapes but for the batch dimension.
-    pub jobs: Vec<Box<Job>>,
+    pub jobs: Vec<BoxedJob>,
 }
 
 /// A batch whose inputs lie in the arena.
@@ -39,15 +39,15 @@ impl Batch {
         self.jobs.iter().flat_map(|job| &job.request.inputs).map(|input| input.data.len() as u64).sum()
     }
 
-    /// Copies the inputs into the arena and takes `area` zero bytes for the outputs.
-    pub fn place(&self, served: &Served, arena: &mut Arena, area: u64) -> Result<Placed, ArenaFull> {
+    /// Copies the inputs into the arena and takes `room` zero bytes for the outputs.
+    pub fn place(&self, served: &Served, arena: &mut Arena, room: u64) -> Result<Placed, ArenaFull> {
         let metas: Vec<_> = self.jobs.iter().map(|job| meta(&job.request)).collect();
         let first = &self.jobs[0].request;
         let length = |input: usize| self.jobs.iter().map(|job| job.request.inputs[input].data.len() as u64).sum();
         let lengths: Vec<u64> = (0..first.inputs.len()).map(length).collect();
         let pieces = lengths.iter().copied().chain(metas.iter().map(|meta| meta.len() as u64));
         let inputs = arena.allocate(pieces.map(|piece| piece.next_multiple_of(ALIGNMENT)).sum())?;
-        let area = arena.allocate_zeroed(area).inspect_err(|_| arena.free(inputs))?;
+        let outputs = arena.allocate_zeroed(room).inspect_err(|_| arena.free(inputs))?;
         let mut place = Place { arena, segment: inputs.segment, next: inputs.offset };
         let mut entries = Vec::with_capacity(lengths.len());
         let mut tensor = 0;
@@ -62,7 +62,7 @@ impl Batch {
             entries.push(TensorEntry { tensor: tensor as u16, datatype: input.datatype, request: WHOLE, range, dims });
         }
         let metas = metas.iter().map(|meta| place.piece(meta.len() as u64, [&meta[..]].into_iter())).collect();
-        Ok(Placed { inputs, area, entries, metas })
+        Ok(Placed { inputs, area: outputs, entries, metas })
     }
 
     /// The shape that the worker sees: summed rows in front, reshaped where the configuration says so.

@@ -56,11 +56,12 @@ fn decide_shapes(batcher: &mut Dynamic, rows: &[(u32, u32)], waited: Duration) -
 
 const WAIT: Decision = Decision::Wait(None);
 
+/// Largest batch, preferred sizes, delay, weights, how long the oldest waited, decision.
+type Case<'a> = (u32, &'a [u32], Duration, &'a [u32], Duration, Decision);
+
 #[tokio::test(start_paused = true)]
 async fn the_rules_decide_as_the_table_says() {
     let zero = Duration::ZERO;
-    // max, preferred, delay, weights, waited, decision
-    type Case<'a> = (u32, &'a [u32], Duration, &'a [u32], Duration, Decision);
     let cases: &[Case] = &[
         // Nothing waits.
         (8, &[8], zero, &[], zero, WAIT),

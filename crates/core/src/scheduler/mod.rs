@@ -89,6 +89,9 @@ pub struct Job {
     _permit: Permit,
 }
 
+/// A request as it moves between line and workers.
+pub type BoxedJob = Box<Job>;
+
 impl Job {
     /// Whether nobody waits for the answer any more.
     pub fn is_cancelled(&self) -> bool {

@@ -10,7 +10,7 @@ use super::batch::Batch;
 use super::dynamic::MAX_REQUESTS;
 use super::queue::{Decision, Line, Policy};
 use super::timer::Timer;
-use super::{Job, Pending, Scheduler, State, Turn};
+use super::{BoxedJob, Job, Pending, Scheduler, State, Turn};
 use crate::admission::Permit;
 use crate::error::{InferError, shown_id};
 use crate::instance::WorkerHandle;
@@ -29,7 +29,7 @@ const MESSAGES_AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub enum Message {
     /// A new request.
-    Enqueue(Box<Job>),
+    Enqueue(BoxedJob),
     /// Some request was cancelled.
     Sweep,
     /// A worker to use.
@@ -48,7 +48,7 @@ pub enum Message {
         /// The worker's id.
         worker: u64,
         /// Requests that it had not started, in their order.
-        jobs: Vec<Box<Job>>,
+        jobs: Vec<BoxedJob>,
     },
     /// Answer what there is and end.
     Retire {
@@ -230,7 +230,7 @@ impl<P: Policy> Owner<P> {
         }
     }
 
-    fn enqueue(&mut self, mut job: Box<Job>) {
+    fn enqueue(&mut self, mut job: BoxedJob) {
         job.expires = self.policy.patience(&job.request).map(|patience| job.enqueued + patience);
         if self.policy.preserves_ordering() {
             let (after, next) = oneshot::channel();
@@ -255,7 +255,7 @@ impl<P: Policy> Owner<P> {
         }
     }
 
-    fn put_back(&mut self, jobs: Vec<Box<Job>>) {
+    fn put_back(&mut self, jobs: Vec<BoxedJob>) {
         self.shared.queued.fetch_add(jobs.len(), Ordering::Relaxed);
         self.line.push_front(jobs);
     }

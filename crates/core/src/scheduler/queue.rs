@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Job;
+use super::{BoxedJob, Job};
 use crate::error::{InferError, shown_id};
 use crate::request::InferRequest;
 use crate::statistics::Statistics;
@@ -79,9 +79,9 @@ pub trait Policy: std::fmt::Debug + Send + 'static {
 /// The waiting requests.
 #[derive(Debug, Default)]
 pub struct Line {
-    on_time: VecDeque<Box<Job>>,
+    on_time: VecDeque<BoxedJob>,
     /// Expired ones that are served after all others.
-    late: VecDeque<Box<Job>>,
+    late: VecDeque<BoxedJob>,
     /// No request of `on_time` expires before this.
     next_expiry: Option<Instant>,
 }
@@ -98,13 +98,13 @@ impl Line {
     }
 
     /// Adds a request at the end.
-    pub fn push(&mut self, job: Box<Job>) {
+    pub fn push(&mut self, job: BoxedJob) {
         self.note_expiry(job.expires);
         self.on_time.push_back(job);
     }
 
     /// Puts requests back to the front, in their order.
-    pub fn push_front(&mut self, jobs: Vec<Box<Job>>) {
+    pub fn push_front(&mut self, jobs: Vec<BoxedJob>) {
         for job in jobs.into_iter().rev() {
             self.note_expiry(job.expires);
             self.on_time.push_front(job);
@@ -121,7 +121,7 @@ impl Line {
     }
 
     /// Takes the first `count` requests.
-    pub fn take(&mut self, count: usize) -> Vec<Box<Job>> {
+    pub fn take(&mut self, count: usize) -> Vec<BoxedJob> {
         let first = count.min(self.on_time.len());
         let mut jobs: Vec<_> = self.on_time.drain(..first).collect();
         jobs.extend(self.late.drain(..(count - first).min(self.late.len())));
@@ -136,7 +136,7 @@ impl Line {
     /// Throws out cancelled requests; answers how many.
     pub fn sweep(&mut self, statistics: &Statistics) -> usize {
         let before = self.len();
-        let keep = |job: &Box<Job>| {
+        let keep = |job: &BoxedJob| {
             let cancelled = job.is_cancelled();
             if cancelled {
                 statistics.cancelled(job.arrived);

@@ -1,0 +1,20 @@
+"""What a zygote or worker may inherit: listed variables and nothing else (E6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+WORKER_PATH = Path(__file__).resolve().parent.parent / "_worker"
+
+_NAMES = frozenset({"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"})
+_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "GOMP_", "KMP_", "TORCH_")
+
+# One intra-op thread unless configured: two processes with two threads each on two cores lose 3x to 15x.
+_DEFAULTS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0", "PYTHONUNBUFFERED": "1"}
+
+
+def worker_environment(base: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a zygote: the allowed part of `base`, Naiad's defaults, then what the model asks for."""
+    allowed = {name: value for name, value in base.items() if name in _NAMES or name.startswith(_PREFIXES)}
+    return {**_DEFAULTS, **allowed, **extra, "PYTHONPATH": str(WORKER_PATH)}

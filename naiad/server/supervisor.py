@@ -1,0 +1,373 @@
+"""Starts workers, talks to them until they serve, notices when they die, and starts them again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from naiad._worker.naiad_worker.control import Closed, ControlChannel
+from naiad.errors import LoadError
+from naiad.server.reaper import Reaper, describe_exit
+from naiad.server.restart import RestartPolicy
+from naiad.server.zygote import Zygote, ZygoteError, ZygoteKey, ZygoteOptions
+
+log = logging.getLogger("naiad.supervisor")
+
+HELLO_SECS = 30.0
+
+
+class CoreDoors(Protocol):
+    """The doors of the core that supervision uses."""
+
+    def open_worker(self, spec: bytes) -> tuple[int, int]:
+        """See `naiad._core.Core`."""
+
+    def close_worker(self, worker: int) -> None:
+        """See `naiad._core.Core`."""
+
+    def attach_worker(self, model: str, version: int, worker: int) -> None:
+        """See `naiad._core.Core`."""
+
+    def pump_output(self, descriptor: int, labels: bytes) -> None:
+        """See `naiad._core.Core`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """Which worker to start."""
+
+    model: str
+    version: int
+    instance: int
+    backend: str
+    python: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    load_timeout_secs: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorOptions:
+    """How workers and zygotes are run."""
+
+    linger_secs: float = 60.0
+    start_timeout_secs: float = 120.0
+    base_environment: Mapping[str, str]
+    descriptor_limit: tuple[int, int]
+
+
+class Worker:
+    """One worker process and the steps that bring it to serve."""
+
+    def __init__(self, spec: WorkerSpec, *, worker_id: int, pid: int, control: ControlChannel) -> None:
+        self.spec = spec
+        self.id = worker_id
+        self.pid = pid
+        self._control = control
+        self.exit: str | None = None
+        self._exited = threading.Event()
+        self.stopping = False
+
+    def _ask(self, message: dict[str, Any], answer: str, timeout: float) -> dict[str, Any]:
+        try:
+            self._control.send(message)
+            got, _ = self._control.receive(timeout=timeout)
+        except TimeoutError:
+            self.kill()
+            text = f"{message['type']} took longer than {timeout:.0f} s; the worker was stopped"
+            raise self._failure("load", text, "raise --model-load-timeout-secs or use a smaller model") from None
+        except Closed:
+            self._exited.wait(5)
+            text = f"the worker process ended during {message['type']} ({self.exit or 'cause unknown'})"
+            raise self._failure("load", text, "see the worker's last log lines above") from None
+        if got.get("type") == "FAILED":
+            error = self._failure(got["stage"], got["cause"], got.get("fix", ""))
+            error.add_note(got.get("traceback", ""))
+            raise error
+        if got.get("type") != answer:
+            raise self._failure("load", f"the worker answered {got.get('type')} to {message['type']}", "")
+        return got
+
+    def _failure(self, stage: str, cause: str, fix: str) -> LoadError:
+        return LoadError(model=self.spec.model, version=self.spec.version, stage=stage, cause=cause, fix=fix)
+
+    def hello(self) -> None:
+        """Waits for the worker's first message."""
+        try:
+            message, _ = self._control.receive(timeout=HELLO_SECS)
+        except (TimeoutError, Closed):
+            raise self._failure(
+                "start", f"the worker process did not come up ({self.exit or 'no answer'})", ""
+            ) from None
+        if message.get("protocol") != 1:
+            raise self._failure("start", f"the worker speaks protocol {message.get('protocol')}, expected 1", "")
+
+    def load(self, message: dict[str, Any]) -> None:
+        """LOAD; raises `LoadError`."""
+        self._ask({"type": "LOAD", **message}, "LOADED", self.spec.load_timeout_secs)
+
+    def probe(self, inputs: Sequence[Mapping[str, Any]], *, batched: bool) -> dict[str, Any]:
+        """PROBE: outputs, batchable, reason, varying; raises `LoadError`."""
+        message = {"type": "PROBE", "inputs": list(inputs), "batched": batched}
+        return self._ask(message, "PROBED", self.spec.load_timeout_secs)
+
+    def warm_up(self, inputs: Sequence[Mapping[str, Any]], batch_sizes: Sequence[int], count: int = 3) -> None:
+        """WARMUP; raises `LoadError`."""
+        message = {"type": "WARMUP", "inputs": list(inputs), "batch_sizes": list(batch_sizes), "count": count}
+        self._ask(message, "WARMED", self.spec.load_timeout_secs)
+
+    def serve(self, table: Mapping[str, Any]) -> None:
+        """SERVE with the tensor tables `{inputs, outputs, max_batch_size}`; raises `LoadError`."""
+        self._ask({"type": "SERVE", **table}, "READY", self.spec.load_timeout_secs)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.stopping = True
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def stop(self, *, timeout_secs: float = 5.0) -> None:
+        """EXIT, then SIGKILL; returns when the process is gone."""
+        self.stopping = True
+        with contextlib.suppress(Closed):
+            self._control.send({"type": "EXIT"})
+        if not self._exited.wait(timeout_secs):
+            self.kill()
+            self._exited.wait(5)
+        self._control.close()
+
+    def ended(self, status: int) -> None:
+        """Called by the reaper."""
+        self.exit = describe_exit(status)
+        self._exited.set()
+
+
+@dataclass(slots=True, kw_only=True)
+class Replay:
+    """What brings a replacement of a lost worker to the state of the first."""
+
+    load: dict[str, Any]
+    warm_up: tuple[Sequence[Mapping[str, Any]], Sequence[int]] | None
+    table: dict[str, Any]
+    policy: RestartPolicy
+    on_state: Callable[[str | None], None]
+    """Told why the version is impaired, or None when it is whole again."""
+
+
+class Supervisor:
+    """All zygotes and workers of this server."""
+
+    def __init__(
+        self,
+        core: CoreDoors,
+        *,
+        options: SupervisorOptions,
+        run_on_main: Callable[[Callable[[], subprocess.Popen[bytes]]], subprocess.Popen[bytes]],
+    ) -> None:
+        self._core = core
+        self._options = options
+        self._zygote_options = ZygoteOptions(
+            import_timeout_secs=options.start_timeout_secs,
+            base_environment=options.base_environment,
+            descriptor_limit=options.descriptor_limit,
+            spawn=run_on_main,
+            adopt_output=self._adopt_output,
+        )
+        self._zygotes: dict[ZygoteKey, Zygote] = {}
+        self._starting: dict[ZygoteKey, threading.Lock] = {}
+        self._zygote_of: dict[int, Zygote] = {}
+        self._replays: dict[int, Replay] = {}
+        self._successors: dict[int, Worker] = {}
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._reaper = Reaper(tick=self._end_idle_zygotes)
+
+    def _adopt_output(self, descriptor: int, labels: dict[str, Any]) -> None:
+        self._core.pump_output(descriptor, json.dumps(labels).encode())
+
+    # -- zygotes ----------------------------------------------------------------------------------------------------
+
+    def _zygote(self, key: ZygoteKey) -> Zygote:
+        # A lock for each key: one backend's import takes seconds and must not hold up another's workers.
+        with self._lock:
+            starting = self._starting.setdefault(key, threading.Lock())
+        with starting:
+            with self._lock:
+                zygote = self._zygotes.get(key)
+            if zygote is None:
+                zygote = Zygote(key, self._zygote_options)
+                self._reaper.own(zygote.pid)
+                with self._lock:
+                    self._zygotes[key] = zygote
+            return zygote
+
+    def _forget(self, zygote: Zygote) -> None:
+        with self._lock:
+            if self._zygotes.get(zygote.key) is zygote:
+                del self._zygotes[zygote.key]
+        zygote.stop()
+        self._reaper.disown(zygote.pid)
+
+    def _end_idle_zygotes(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            idle = [
+                zygote
+                for zygote in self._zygotes.values()
+                if zygote.workers == 0 and now - zygote.idle_since > self._options.linger_secs
+            ]
+        for zygote in idle:
+            self._forget(zygote)
+
+    # -- workers ----------------------------------------------------------------------------------------------------
+
+    def start(self, spec: WorkerSpec) -> Worker:
+        """A worker that has said HELLO; raises `LoadError`."""
+        place = {"model": spec.model, "version": spec.version, "instance": spec.instance}
+        worker_id, data = self._core.open_worker(json.dumps(place).encode())
+        ours, theirs = socket.socketpair()
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            zygote, pid = self._fork(spec, (theirs.fileno(), data, write_end))
+        except ZygoteError as error:
+            ours.close()
+            os.close(read_end)
+            self._core.close_worker(worker_id)
+            raise LoadError(
+                model=spec.model, version=spec.version, stage=error.stage, cause=str(error), fix=error.fix
+            ) from error
+        finally:
+            theirs.close()
+            os.close(data)
+            os.close(write_end)
+        worker = Worker(spec, worker_id=worker_id, pid=pid, control=ControlChannel(ours))
+        with self._lock:
+            self._zygote_of[worker_id] = zygote
+            zygote.workers += 1
+        self._adopt_output(read_end, {"model": spec.model, "version": spec.version, "pid": pid})
+        self._reaper.watch(pid, lambda status: self._ended(worker, status))
+        try:
+            worker.hello()
+        except LoadError:
+            self.discard(worker)
+            raise
+        return worker
+
+    def _fork(self, spec: WorkerSpec, descriptors: tuple[int, int, int]) -> tuple[Zygote, int]:
+        key = ZygoteKey(spec.python, spec.backend, tuple(sorted(spec.environment.items())))
+        for attempt in (1, 2):
+            zygote = self._zygote(key)
+            try:
+                return zygote, zygote.fork(descriptors, spec.environment)
+            except (Closed, TimeoutError):
+                # Somebody killed it: its workers live on, and the next one starts it again.
+                log.warning("the zygote ended; starting another", extra={"fields": {"backend": spec.backend}})
+                self._forget(zygote)
+                if attempt == 2:
+                    raise ZygoteError(f"the zygote of backend '{spec.backend}' ends at once") from None
+        raise AssertionError("the loop returns or raises")
+
+    def keep(self, worker: Worker, replay: Replay) -> None:
+        """From now on a death of this worker is answered by a replacement."""
+        with self._lock:
+            self._replays[worker.id] = replay
+
+    def current(self, workers: Sequence[Worker]) -> list[Worker]:
+        """The workers, or whoever took over from them."""
+        with self._lock:
+            found = []
+            for worker in workers:
+                last = worker
+                while last.id in self._successors:
+                    last = self._successors[last.id]
+                found.append(last)
+            return found
+
+    def release(self, worker: Worker) -> None:
+        """From now on a death of this worker is no loss."""
+        with self._lock:
+            self._replays.pop(worker.id, None)
+        worker.stopping = True
+
+    def discard(self, worker: Worker) -> None:
+        """Stops a worker and closes its channel."""
+        self.release(worker)
+        worker.stop()
+        self._core.close_worker(worker.id)
+
+    def _ended(self, worker: Worker, status: int) -> None:
+        worker.ended(status)
+        with self._lock:
+            zygote = self._zygote_of.pop(worker.id, None)
+            if zygote is not None:
+                zygote.workers -= 1
+                zygote.idle_since = time.monotonic()
+            replay = self._replays.pop(worker.id, None)
+        if replay is None or worker.stopping or self._stopping.is_set():
+            return
+        threading.Thread(target=self._replace, args=(worker, replay), name="restart", daemon=True).start()
+
+    def _replace(self, lost: Worker, replay: Replay) -> None:
+        spec = lost.spec
+        fields = {"model": spec.model, "version": spec.version, "cause": lost.exit}
+        self._core.close_worker(lost.id)
+        cause = f"the worker process ended: {lost.exit}"
+        while not self._stopping.is_set():
+            delay = replay.policy.crashed()
+            if delay is None:
+                log.error("crash loop: the worker is not started again", extra={"fields": fields})
+                replay.on_state(f"CRASH_LOOP: five crashes within ten minutes, last: {cause}")
+                return
+            log.warning("worker lost; it is started again", extra={"fields": {**fields, "delay_secs": delay}})
+            replay.on_state(f"{cause}; it is being started again")
+            if self._stopping.wait(delay) or lost.stopping:
+                return
+            try:
+                worker = self._bring_up(spec, replay)
+            except LoadError as error:
+                cause = error.cause
+                continue
+            try:
+                self._core.attach_worker(spec.model, spec.version, worker.id)
+            except Exception:  # unloaded meanwhile
+                self.discard(worker)
+                return
+            with self._lock:
+                self._successors[lost.id] = worker
+            self.keep(worker, replay)
+            replay.on_state(None)
+            log.info("worker restarted", extra={"fields": {**fields, "pid": worker.pid}})
+            return
+
+    def _bring_up(self, spec: WorkerSpec, replay: Replay) -> Worker:
+        worker = self.start(spec)
+        try:
+            worker.load(replay.load)
+            if replay.warm_up is not None:
+                worker.warm_up(*replay.warm_up)
+            worker.serve(replay.table)
+        except LoadError:
+            self.discard(worker)
+            raise
+        return worker
+
+    def stop_all(self, workers: Sequence[Worker]) -> None:
+        """Ends all workers at the same time, then the zygotes and the reaper."""
+        self._stopping.set()
+        threads = [threading.Thread(target=self.discard, args=(worker,)) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for zygote in list(self._zygotes.values()):
+            self._forget(zygote)
+        self._reaper.stop()

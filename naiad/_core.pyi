@@ -68,7 +68,7 @@ class Core:
         """Says whether the server is ready, as the control mode and `--strict-readiness` see it."""
 
     def pump_output(self, descriptor: int, labels: bytes) -> None:
-        """Takes over the read end of a worker's output pipe; each line becomes a log record with `{"model","version","pid"}`."""
+        """Takes over the read end of a worker's output pipe; each line becomes a log record with these fields."""
 
     def log(self, record: bytes) -> None:
         """Writes a log record `{"level","message",…}`; never blocks, never raises for a full log queue."""

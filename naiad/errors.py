@@ -21,8 +21,8 @@ class ConfigError(NaiadError):
 class UnservableFile(NaiadError):
     """A file that cannot be served: says what it is and what to do about it.
 
-    `kind` is a short word (`state-dict`, `pickle`, `lfs-pointer`, `truncated`, `unknown`); `code` the diagnosis code of the
-    platform (`WEIGHTS_ONLY`, `UNSAFE_PICKLE` …).
+    `kind` is a short word (`state-dict`, `pickle`, `lfs-pointer`, `truncated`, `unknown`); `code` the diagnosis code of
+    the platform (`WEIGHTS_ONLY`, `UNSAFE_PICKLE` …).
     """
 
     def __init__(self, what: str, fix: str, *, kind: str, code: str) -> None:

@@ -29,10 +29,17 @@ HELLO_SECS = 30.0
 class CoreDoors(Protocol):
     """The doors of the core that supervision uses."""
 
-    def open_worker(self, spec: bytes) -> tuple[int, int]: ...
-    def close_worker(self, worker: int) -> None: ...
-    def attach_worker(self, model: str, version: int, worker: int) -> None: ...
-    def pump_output(self, descriptor: int, labels: bytes) -> None: ...
+    def open_worker(self, spec: bytes) -> tuple[int, int]:
+        """See `naiad._core.Core`."""
+
+    def close_worker(self, worker: int) -> None:
+        """See `naiad._core.Core`."""
+
+    def attach_worker(self, model: str, version: int, worker: int) -> None:
+        """See `naiad._core.Core`."""
+
+    def pump_output(self, descriptor: int, labels: bytes) -> None:
+        """See `naiad._core.Core`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +105,9 @@ class Worker:
         try:
             message, _ = self._control.receive(timeout=HELLO_SECS)
         except (TimeoutError, Closed):
-            raise self._failure("start", f"the worker process did not come up ({self.exit or 'no answer'})", "") from None
+            raise self._failure(
+                "start", f"the worker process did not come up ({self.exit or 'no answer'})", ""
+            ) from None
         if message.get("protocol") != 1:
             raise self._failure("start", f"the worker speaks protocol {message.get('protocol')}, expected 1", "")
 
@@ -174,8 +183,10 @@ class Supervisor:
             adopt_output=self._adopt_output,
         )
         self._zygotes: dict[ZygoteKey, Zygote] = {}
+        self._starting: dict[ZygoteKey, threading.Lock] = {}
         self._zygote_of: dict[int, Zygote] = {}
         self._replays: dict[int, Replay] = {}
+        self._successors: dict[int, Worker] = {}
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._reaper = Reaper(tick=self._end_idle_zygotes)
@@ -186,11 +197,17 @@ class Supervisor:
     # -- zygotes ----------------------------------------------------------------------------------------------------
 
     def _zygote(self, key: ZygoteKey) -> Zygote:
+        # A lock for each key: one backend's import takes seconds and must not hold up another's workers.
         with self._lock:
-            zygote = self._zygotes.get(key)
+            starting = self._starting.setdefault(key, threading.Lock())
+        with starting:
+            with self._lock:
+                zygote = self._zygotes.get(key)
             if zygote is None:
-                zygote = self._zygotes[key] = Zygote(key, self._zygote_options)
+                zygote = Zygote(key, self._zygote_options)
                 self._reaper.own(zygote.pid)
+                with self._lock:
+                    self._zygotes[key] = zygote
             return zygote
 
     def _forget(self, zygote: Zygote) -> None:
@@ -264,11 +281,26 @@ class Supervisor:
         with self._lock:
             self._replays[worker.id] = replay
 
-    def discard(self, worker: Worker) -> None:
-        """Stops a worker and closes its channel."""
+    def current(self, workers: Sequence[Worker]) -> list[Worker]:
+        """The workers, or whoever took over from them."""
+        with self._lock:
+            found = []
+            for worker in workers:
+                last = worker
+                while last.id in self._successors:
+                    last = self._successors[last.id]
+                found.append(last)
+            return found
+
+    def release(self, worker: Worker) -> None:
+        """From now on a death of this worker is no loss."""
         with self._lock:
             self._replays.pop(worker.id, None)
         worker.stopping = True
+
+    def discard(self, worker: Worker) -> None:
+        """Stops a worker and closes its channel."""
+        self.release(worker)
         worker.stop()
         self._core.close_worker(worker.id)
 
@@ -297,7 +329,7 @@ class Supervisor:
                 return
             log.warning("worker lost; it is started again", extra={"fields": {**fields, "delay_secs": delay}})
             replay.on_state(f"{cause}; it is being started again")
-            if self._stopping.wait(delay):
+            if self._stopping.wait(delay) or lost.stopping:
                 return
             try:
                 worker = self._bring_up(spec, replay)
@@ -309,6 +341,8 @@ class Supervisor:
             except Exception:  # unloaded meanwhile
                 self.discard(worker)
                 return
+            with self._lock:
+                self._successors[lost.id] = worker
             self.keep(worker, replay)
             replay.on_state(None)
             log.info("worker restarted", extra={"fields": {**fields, "pid": worker.pid}})

@@ -75,7 +75,7 @@ class ControlChannel:
             data, ancillary, _flags, _address = self._socket.recvmsg(65536, space, socket.MSG_CMSG_CLOEXEC)
         except TimeoutError:
             raise
-        except socket.timeout as error:  # noqa: UP041  another class before Python 3.10
+        except socket.timeout as error:
             raise TimeoutError(str(error)) from error
         except OSError as error:
             raise Closed(str(error)) from error

@@ -98,7 +98,7 @@ def run() -> int:
             raise RuntimeError(f"importing '{options.backend}' left {threads} threads; a fork would lose them")
     except ImportError as error:
         module = (error.name or str(error)).split(".")[0]
-        fix = f"install it: pip install 'naiad[torch]'" if module == "torch" else f"install it: pip install {module}"
+        fix = "install it: pip install 'naiad[torch]'" if module == "torch" else f"install it: pip install {module}"
         control.send({"type": "FAILED", "stage": "import", "cause": str(error), "fix": fix, "traceback": ""})
         return 1
     except Exception as error:
@@ -107,9 +107,7 @@ def run() -> int:
         return 1
     gc.collect()
     gc.freeze()
-    control.send(
-        {"type": "ZYGOTE_READY", "pid": os.getpid(), "threads": 1, "import_ns": time.monotonic_ns() - start}
-    )
+    control.send({"type": "ZYGOTE_READY", "pid": os.getpid(), "threads": 1, "import_ns": time.monotonic_ns() - start})
     try:
         _follow(control, options.backend)
     except Closed:

@@ -1,0 +1,5 @@
+"""Inputs come back as outputs; needs no file."""
+
+from naiad.backends.base import Backend
+
+BACKEND = Backend(name="identity", platforms=(), default_filename="", reads_signature=False)

@@ -1,0 +1,58 @@
+"""Which backend runs a model: what the configuration says, else the file in its version folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from naiad.backends import identity, pytorch
+from naiad.backends.base import Backend
+from naiad.errors import ConfigError
+
+BACKENDS = {backend.name: backend for backend in (pytorch.BACKEND, identity.BACKEND)}
+LATER = {
+    "onnxruntime", "onnxruntime_onnx", "tensorflow", "tensorflow_savedmodel", "openvino", "tensorrt", "tensorrt_plan",
+    "python", "torch_aoti", "ensemble", "vllm", "dali", "fil", "repeat", "square", "sequence", "dyna_sequence",
+}  # fmt: skip
+# Files in the order in which Triton looks for them.
+_FILES = (
+    ("model.savedmodel", "tensorflow"),
+    ("model.plan", "tensorrt"),
+    ("model.onnx", "onnxruntime"),
+    ("model.xml", "openvino"),
+    ("model.pt", "pytorch"),
+    ("model.pt2", "torch_aoti"),
+    ("model.py", "python"),
+)
+
+
+def choose(message: Any, version_directory: Path, *, name: str) -> Backend:
+    """The backend of a model; raises `ConfigError` that names what was found."""
+    asked = message.backend or message.platform
+    if asked:
+        return _named(asked, f"backend '{asked}'")
+    for file, backend in _FILES:
+        if (version_directory / file).exists():
+            return _named(backend, f"'{file}'")
+    suffix = name.rpartition(".")[2] if "." in name else ""
+    if suffix in BACKENDS:
+        return BACKENDS[suffix]
+    there = sorted(entry.name for entry in version_directory.iterdir()) if version_directory.is_dir() else []
+    holds = f"holds {', '.join(there[:5])}" if there else "is empty"
+    raise ConfigError(
+        f"version folder '{version_directory.name}' {holds}; expected a model file such as 'model.pt', "
+        "or 'backend' in config.pbtxt"
+    )
+
+
+def _named(asked: str, what: str) -> Backend:
+    for backend in BACKENDS.values():
+        if asked == backend.name or asked in backend.platforms:
+            return backend
+    if asked in LATER:
+        raise ConfigError(f"{what}: this kind of model comes with a later version of Naiad; {_known()} work today")
+    raise ConfigError(f"{what}: unknown; {_known()} work today")
+
+
+def _known() -> str:
+    return " and ".join(f"'{name}'" for name in sorted(BACKENDS))

@@ -1,0 +1,235 @@
+"""Completes a partial configuration: what was written, then what the file says, then the dry run, then defaults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from naiad.backends.base import Backend
+from naiad.config.freeze import freeze
+from naiad.config.message import ModelConfigMessage, number_of, v2_name
+from naiad.config.model import Completed
+from naiad.config.pbtxt import PartialConfig
+from naiad.errors import ConfigError
+from naiad.signature.model import Signature
+
+ARGUMENT = "naiad.argument."
+"""Key of `parameters` that maps an input's name onto an argument of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """What the dry run is told."""
+
+    inputs: list[dict[str, Any]]
+    batched: bool
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A configuration in the making."""
+
+    message: Any
+    source: str
+    origins: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def argument_of(message: Any, name: str) -> str | None:
+    """The argument that the configuration maps an input onto."""
+    key = f"{ARGUMENT}{name}"
+    return message.parameters[key].string_value if key in message.parameters else None
+
+
+def is_literal(partial: PartialConfig) -> bool:
+    """Whether inputs or outputs were written: then batch size and dims mean what they say."""
+    return bool(partial.message.input or partial.message.output)
+
+
+def _position(name: str, position: int, signature: Signature, count: int) -> int | None:
+    """Which argument of the file an input is; None if nothing says."""
+    names = [tensor.name for tensor in signature.inputs]
+    if name in names:
+        return names.index(name)
+    numbered = re.fullmatch(r".*__(\d+)", name)
+    if numbered and int(numbered[1]) < len(names):
+        return int(numbered[1])
+    return position if count == 1 and len(names) == 1 else None
+
+
+def probe_request(partial: PartialConfig, signature: Signature | None) -> ProbeRequest:
+    """The inputs of the dry run; raises `ConfigError` where neither configuration nor file tells them."""
+    message = partial.message
+    if message.input:
+        return _probe_configured(partial, signature)
+    if signature is None or not signature.complete:
+        names = ", ".join(tensor.name for tensor in signature.inputs) if signature else ""
+        has = f"its forward() takes ({names}), but not their shapes" if names else "it does not say what it takes"
+        raise ConfigError(
+            f"the file does not tell its inputs: {has}; "
+            "write them into config.pbtxt (input: name, data_type, dims), or save the model with torch.jit.trace"
+        )
+    inputs = [
+        {"name": tensor.name, "argument": tensor.name, "datatype": tensor.datatype, "dims": list(tensor.shape or ())}
+        for tensor in signature.inputs
+    ]
+    written_zero = "max_batch_size" in partial.given and message.max_batch_size == 0
+    return ProbeRequest(inputs, batched=not written_zero)
+
+
+def _probe_configured(partial: PartialConfig, signature: Signature | None) -> ProbeRequest:
+    message = partial.message
+    batched = message.max_batch_size > 0
+    where = partial.source
+    if signature is not None and signature.inputs and len(message.input) != len(signature.inputs):
+        names = ", ".join(tensor.name for tensor in signature.inputs)
+        raise ConfigError(
+            f"{where}: input: expected {len(signature.inputs)} as in forward({names}), got {len(message.input)}"
+        )
+    inputs = []
+    for position, tensor in enumerate(message.input):
+        dims = list(tensor.reshape.shape) if tensor.HasField("reshape") else list(tensor.dims)
+        dims = [1, *dims] if batched else dims
+        argument = argument_of(message, tensor.name)
+        place = _position(argument or tensor.name, position, signature, len(message.input)) if signature else None
+        recorded = signature.inputs[place] if signature is not None and place is not None else None
+        if recorded is not None:
+            _agree(where, tensor, dims, recorded)
+            shape = recorded.shape or ()
+            dims = [shape[at] if dim == -1 and at < len(shape) else dim for at, dim in enumerate(dims)]
+            argument = argument or recorded.name
+        datatype = v2_name(tensor.data_type) or (recorded.datatype if recorded else None)
+        if not datatype:
+            raise ConfigError(
+                f"{where}: input '{tensor.name}': data_type: expected a datatype such as TYPE_FP32, got none"
+            )
+        entry = {"name": tensor.name, "datatype": datatype, "dims": [1 if dim == -1 else dim for dim in dims]}
+        inputs.append({**entry, "argument": argument} if argument else entry)
+    return ProbeRequest(inputs, batched=batched)
+
+
+def _agree(where: str, tensor: Any, dims: list[int], recorded: Any) -> None:
+    """The written datatype and rank against those of the trace (IO_MISMATCH)."""
+    written = v2_name(tensor.data_type)
+    if written and recorded.datatype and written != recorded.datatype:
+        raise ConfigError(
+            f"{where}: input '{tensor.name}': data_type: expected TYPE_{recorded.datatype} as traced, got TYPE_{written}"
+        )
+    if recorded.shape is not None and len(dims) != len(recorded.shape):
+        raise ConfigError(
+            f"{where}: input '{tensor.name}': dims: expected {len(recorded.shape)} dims with the batch as in the traced "
+            f"shape {list(recorded.shape)}, got {dims}"
+        )
+
+
+def complete(
+    partial: PartialConfig,
+    backend: Backend,
+    *,
+    name: str,
+    report: Mapping[str, Any] | None,
+    probed: ProbeRequest | None,
+) -> Completed:
+    """The finished configuration; raises `ConfigError`. `report` is what PROBED said."""
+    message = ModelConfigMessage()
+    message.CopyFrom(partial.message)
+    draft = _Draft(message, partial.source)
+    for written in partial.given:
+        draft.origins[written] = partial.source
+    if not message.backend:
+        message.backend = backend.name
+        draft.origins["backend"] = "file"
+    if backend.default_filename and not message.default_model_filename:
+        message.default_model_filename = backend.default_filename
+        draft.origins["default_model_filename"] = "default"
+    if report is not None and probed is not None:
+        _batch_size(draft, partial, backend, report)
+        _inputs(draft, partial, report, probed)
+        _outputs(draft, report)
+    for kind, tensors in (("input", message.input), ("output", message.output)):
+        if not tensors:
+            raise ConfigError(
+                f"{partial.source or 'configuration'}: {kind}: backend '{backend.name}' cannot find it out; "
+                "write name, data_type and dims into config.pbtxt"
+            )
+    config = freeze(message, name=name, source=partial.source)
+    return Completed(config, draft.origins, tuple(draft.notes))
+
+
+def _batch_size(draft: _Draft, partial: PartialConfig, backend: Backend, report: Mapping[str, Any]) -> None:
+    message = draft.message
+    batchable, reason = report["batchable"], report["reason"]
+    if is_literal(partial) or message.max_batch_size > 0:
+        if message.max_batch_size > 0 and batchable is False:
+            raise ConfigError(
+                f"{draft.source}: max_batch_size: expected 0, for the model does not batch ({reason}), "
+                f"got {message.max_batch_size} (BATCH_FROZEN)"
+            )
+        return
+    if "max_batch_size" in partial.given:
+        return
+    draft.origins["max_batch_size"] = "dry run"
+    if not batchable:
+        draft.notes.append(f"no batching: {reason}")
+        return
+    message.max_batch_size = backend.max_batch_size
+    # Where Naiad chose the batch size, requests are merged without waiting.
+    if message.WhichOneof("scheduling_choice") is None:
+        message.dynamic_batching.SetInParent()
+        draft.origins["dynamic_batching"] = "default"
+
+
+def _inputs(draft: _Draft, partial: PartialConfig, report: Mapping[str, Any], probed: ProbeRequest) -> None:
+    message = draft.message
+    if message.input:
+        for tensor, entry in zip(message.input, probed.inputs, strict=True):
+            if not v2_name(tensor.data_type):
+                tensor.data_type = number_of(entry["datatype"])
+                draft.origins[f"input.{tensor.name}.data_type"] = "file"
+        return
+    batching = message.max_batch_size > 0
+    for entry in probed.inputs:
+        varying = report["varying"].get(entry["name"], [])
+        dims = [-1 if at < len(varying) and varying[at] else dim for at, dim in enumerate(entry["dims"])]
+        tensor = message.input.add()
+        tensor.name = entry["name"]
+        tensor.data_type = number_of(entry["datatype"])
+        tensor.dims.extend(dims[1:] if batching else dims)
+        draft.origins[f"input.{tensor.name}"] = "file"
+        if any(varying):
+            draft.origins[f"input.{tensor.name}.dims"] = "dry run"
+
+
+def _outputs(draft: _Draft, report: Mapping[str, Any]) -> None:
+    message = draft.message
+    seen = report["outputs"]
+    batching = message.max_batch_size > 0
+    if not message.output:
+        for entry in seen:
+            tensor = message.output.add()
+            tensor.name = entry["name"]
+            tensor.data_type = number_of(entry["datatype"])
+            tensor.dims.extend(entry["dims"][1:] if batching else entry["dims"])
+            draft.origins[f"output.{tensor.name}"] = "dry run"
+        return
+    by_name = {entry["name"]: entry for entry in seen}
+    for position, tensor in enumerate(message.output):
+        numbered = re.fullmatch(r".*__(\d+)", tensor.name)
+        place = int(numbered[1]) if numbered else position
+        entry = by_name.get(tensor.name) or (seen[place] if place < len(seen) else None)
+        if entry is None:
+            names = ", ".join(by_name)
+            raise ConfigError(f"{draft.source}: output '{tensor.name}': the model gives {len(seen)} ({names})")
+        if not v2_name(tensor.data_type):
+            tensor.data_type = number_of(entry["datatype"])
+            draft.origins[f"output.{tensor.name}.data_type"] = "dry run"
+        if v2_name(tensor.data_type) != entry["datatype"]:
+            raise ConfigError(
+                f"{draft.source}: output '{tensor.name}': data_type: expected TYPE_{entry['datatype']} as the model "
+                f"gives it, got TYPE_{v2_name(tensor.data_type)}"
+            )
+        if not tensor.dims:
+            tensor.dims.extend(entry["dims"][1:] if batching else entry["dims"])
+            draft.origins[f"output.{tensor.name}.dims"] = "dry run"

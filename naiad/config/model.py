@@ -1,0 +1,85 @@
+"""The finished model configuration: checked, normalised, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorConfig:
+    """One input or output; dims without the batch dimension."""
+
+    name: str
+    datatype: str
+    """v2 name."""
+    dims: tuple[int, ...]
+    reshape: tuple[int, ...] | None = None
+    optional: bool = False
+    label_filename: str = ""
+
+    @property
+    def model_dims(self) -> tuple[int, ...]:
+        """The dims that the model sees."""
+        return self.dims if self.reshape is None else self.reshape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePolicy:
+    """How long requests may wait and how many."""
+
+    max_queue_size: int = 0
+    default_timeout_us: int = 0
+    allow_timeout_override: bool = False
+    timeout_delays: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicBatching:
+    """Merging of requests into batches."""
+
+    preferred_batch_sizes: tuple[int, ...]
+    max_queue_delay_us: int = 0
+    preserve_ordering: bool = False
+    queue_policy: QueuePolicy = QueuePolicy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceGroup:
+    """Instances on one kind of device."""
+
+    kind: str
+    """`KIND_CPU`, `KIND_GPU`, `KIND_MODEL` (AUTO is resolved)."""
+    count: int
+    gpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A model configuration that needs no further question."""
+
+    name: str
+    backend: str
+    platform: str
+    max_batch_size: int
+    inputs: tuple[TensorConfig, ...]
+    outputs: tuple[TensorConfig, ...]
+    dynamic_batching: DynamicBatching | None
+    instance_groups: tuple[InstanceGroup, ...]
+    default_model_filename: str
+    parameters: Mapping[str, str]
+    document: Mapping[str, object]
+    """The whole configuration as `/config` prints it (W63)."""
+    text: str
+    """The same as config.pbtxt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A finished configuration and where its values came from."""
+
+    config: ModelConfig
+    origins: Mapping[str, str]
+    """Field path → `config.pbtxt`, `file`, `dry run` or `default`."""
+    notes: tuple[str, ...]
+    """What a user should know: why it does not batch, what was chosen."""

@@ -1,0 +1,120 @@
+"""Reads config.pbtxt: the text form of the message, with errors that name file, line and column."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format, text_format
+
+from naiad.config.message import ModelConfigMessage
+from naiad.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class PartialConfig:
+    """A configuration as it was given: possibly empty, possibly without most fields."""
+
+    message: Any
+    given: frozenset[str]
+    """Top-level fields that were written, defaults included (`max_batch_size: 0` counts)."""
+    source: str
+    """What messages call it: `config.pbtxt`, `load parameter 'config'` or "" where there is none."""
+
+
+EMPTY_SOURCE = ""
+
+
+def empty() -> PartialConfig:
+    """No configuration at all."""
+    return PartialConfig(ModelConfigMessage(), frozenset(), EMPTY_SOURCE)
+
+
+def parse(text: str, source: str) -> PartialConfig:
+    """The text form; raises `ConfigError` with line, column and a did-you-mean."""
+    message = ModelConfigMessage()
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        raise ConfigError(_explain(error, text, source)) from error
+    return PartialConfig(message, _top_level(text), source)
+
+
+def parse_json(text: str, source: str) -> PartialConfig:
+    """The JSON form (a load call's `config`); raises `ConfigError`."""
+    import json
+
+    try:
+        document = json.loads(text)
+        message = json_format.ParseDict(document, ModelConfigMessage())
+    except json.JSONDecodeError as error:
+        text = f"{source}:{error.lineno}:{error.colno}: {error.msg}"
+        raise ConfigError(text) from error
+    except (json_format.ParseError, TypeError, ValueError) as error:
+        raise ConfigError(f"{source}: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{source}: expected a JSON object, got {type(document).__name__}")
+    return PartialConfig(message, frozenset(_snake(name) for name in document), source)
+
+
+def read(directory: Path, *, config_name: str | None) -> PartialConfig:
+    """The configuration of a model directory; empty if it has none. Raises `ConfigError`."""
+    candidates = [f"configs/{config_name}.pbtxt"] if config_name else []
+    for name in [*candidates, "config.pbtxt"]:
+        path = directory / name
+        if path.is_file():
+            try:
+                return parse(path.read_text(encoding="utf-8"), name)
+            except UnicodeDecodeError as error:
+                raise ConfigError(f"{name}: expected UTF-8 text, got byte {error.object[error.start]:#x}") from error
+    return empty()
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)([A-Z])", lambda match: "_" + match[1].lower(), name)
+
+
+def _top_level(text: str) -> frozenset[str]:
+    """Names of fields at depth 0, so that a written default is told from an absent field."""
+    names, depth = set(), 0
+    for match in re.finditer(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|#[^\n]*|[{}<>\[\]]|\w+', text):
+        token = match[0]
+        if token[0] in "{<[":
+            depth += 1
+        elif token[0] in "}>]":
+            depth -= 1
+        elif depth == 0 and token in ModelConfigMessage.DESCRIPTOR.fields_by_name:
+            names.add(token)
+    return frozenset(names)
+
+
+def _explain(error: text_format.ParseError, text: str, source: str) -> str:
+    line, column = error.GetLine() or 1, error.GetColumn() or 1  # type: ignore[no-untyped-call]
+    cause = re.sub(r"^(\d+):(\d+) : ", "", str(error))
+    unknown = re.search(r'no field named "(\w+)"', cause)
+    hint = ""
+    if unknown:
+        known = _field_names(ModelConfigMessage.DESCRIPTOR)
+        near = difflib.get_close_matches(unknown[1], sorted(known), n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+    shown = text.splitlines()[line - 1].strip() if 0 < line <= len(text.splitlines()) else ""
+    return f"{source}:{line}:{column}: {cause.rstrip('.')}{hint}" + (f" (in: {shown[:80]})" if shown else "")
+
+
+def _field_names(descriptor: Any) -> set[str]:
+    names: set[str] = set()
+    seen: set[str] = set()
+    waiting = [descriptor]
+    while waiting:
+        current = waiting.pop()
+        if current.full_name in seen:
+            continue
+        seen.add(current.full_name)
+        for field in current.fields:
+            names.add(field.name)
+            if field.message_type is not None:
+                waiting.append(field.message_type)
+    return names

@@ -1,0 +1,63 @@
+"""What the core is told of a model version (`ModelSpec`), made from its configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from naiad.config.model import ModelConfig, TensorConfig
+
+DEFAULT_QUEUE_BOUND = 65_536
+
+
+def model_spec(
+    config: ModelConfig,
+    *,
+    version: int,
+    workers: Sequence[int],
+    labels: Mapping[str, Sequence[str]],
+    hold_until: int = 0,
+) -> dict[str, Any]:
+    """The JSON document of `Core.publish`; `default_version` is false until the caller knows better."""
+    bound = DEFAULT_QUEUE_BOUND
+    scheduler: dict[str, Any] = {"kind": "direct"}
+    if config.dynamic_batching is not None:
+        dynamic = config.dynamic_batching
+        policy = dynamic.queue_policy
+        if policy.max_queue_size:
+            bound = min(bound, policy.max_queue_size)
+        scheduler = {
+            "kind": "dynamic",
+            "preferred_batch_sizes": list(dynamic.preferred_batch_sizes),
+            "max_queue_delay_us": dynamic.max_queue_delay_us,
+            "preserve_ordering": dynamic.preserve_ordering,
+            "default_timeout_us": policy.default_timeout_us,
+            "allow_timeout_override": policy.allow_timeout_override,
+            "timeout_delays": policy.timeout_delays,
+            "hold_until": hold_until,
+        }
+    return {
+        "name": config.name,
+        "version": version,
+        "platform": config.platform or config.backend,
+        "max_batch_size": config.max_batch_size,
+        "inputs": [_tensor(tensor, ()) for tensor in config.inputs],
+        "outputs": [_tensor(tensor, labels.get(tensor.name, ())) for tensor in config.outputs],
+        "scheduler": scheduler,
+        "max_queue_size": bound,
+        "config": json.dumps(config.document, separators=(",", ":")),
+        "workers": list(workers),
+        "default_version": False,
+    }
+
+
+def _tensor(tensor: TensorConfig, labels: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "datatype": tensor.datatype,
+        "dims": list(tensor.dims),
+        "reshape": None if tensor.reshape is None else list(tensor.reshape),
+        "optional": tensor.optional,
+        "labels": list(labels),
+    }

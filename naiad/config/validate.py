@@ -1,0 +1,97 @@
+"""Checks a completed configuration message against the rules that Triton has for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from naiad.config.message import v2_name
+from naiad.errors import ConfigError
+
+LATER = {
+    "sequence_batching": "sequence batching",
+    "ensemble_scheduling": "ensembles",
+    "model_repository_agents": "repository agents",
+}
+
+
+def check(message: Any, *, name: str, source: str) -> None:
+    """Raises `ConfigError` naming the field, what was expected and what came."""
+    where = source or "configuration"
+
+    def fail(field: str, text: str) -> None:
+        raise ConfigError(f"{where}: {field}: {text}")
+
+    if message.name and message.name != name:
+        fail("name", f"expected the directory's name '{name}', got '{message.name}'")
+    if message.max_batch_size < 0:
+        fail("max_batch_size", f"expected 0 or more, got {message.max_batch_size}")
+    for field, what in LATER.items():
+        if message.HasField(field):
+            fail(field, f"{what} come with a later version of Naiad")
+    if message.model_transaction_policy.decoupled:
+        fail("model_transaction_policy", "decoupled models come with a later version of Naiad")
+    if message.response_cache.enable:
+        fail("response_cache", "the response cache comes with a later version of Naiad")
+    if message.batch_input or message.batch_output:
+        fail("batch_input", "ragged batches come with a later version of Naiad")
+    _tensors(message, fail)
+    _batching(message, fail)
+
+
+def _tensors(message: Any, fail: Any) -> None:
+    batching = message.max_batch_size > 0
+    for kind, tensors in (("input", message.input), ("output", message.output)):
+        seen: set[str] = set()
+        for position, tensor in enumerate(tensors):
+            field = f"{kind}[{position}]"
+            if not tensor.name:
+                fail(f"{field}.name", "expected a name, got none")
+            field = f"{kind} '{tensor.name}'"
+            if tensor.name in seen:
+                fail(field, "the name stands twice")
+            seen.add(tensor.name)
+            if not v2_name(tensor.data_type):
+                fail(f"{field}.data_type", "expected a datatype such as TYPE_FP32, got none")
+            if not tensor.dims and not batching:
+                fail(f"{field}.dims", "expected at least one dim where max_batch_size is 0, got none")
+            for dim in tensor.dims:
+                if dim < 1 and dim != -1:
+                    fail(f"{field}.dims", f"expected dims of 1 or more, or -1, got {list(tensor.dims)}")
+            if tensor.HasField("reshape"):
+                _reshape(tensor, field, batching, fail)
+            if kind == "input" and tensor.allow_ragged_batch:
+                fail(f"{field}.allow_ragged_batch", "ragged batches come with a later version of Naiad")
+
+
+def _reshape(tensor: Any, field: str, batching: bool, fail: Any) -> None:
+    before, after = list(tensor.dims), list(tensor.reshape.shape)
+    if not after and not batching:
+        fail(f"{field}.reshape", "an empty shape needs max_batch_size above 0")
+    if before.count(-1) != after.count(-1):
+        fail(f"{field}.reshape", f"expected as many variable dims as {before}, got {after}")
+
+    def product(dims: list[int]) -> int:
+        total = 1
+        for dim in dims:
+            total *= dim if dim != -1 else 1
+        return total
+
+    if product(before) != product(after):
+        fail(f"{field}.reshape", f"expected as many elements as {before}, got {after}")
+
+
+def _batching(message: Any, fail: Any) -> None:
+    if not message.HasField("dynamic_batching"):
+        return
+    batching = message.dynamic_batching
+    for size in batching.preferred_batch_size:
+        if size < 1 or size > message.max_batch_size:
+            fail(
+                "dynamic_batching.preferred_batch_size",
+                f"expected 1 to max_batch_size {message.max_batch_size}, got {size}",
+            )
+    levels = batching.priority_levels
+    if levels:
+        fail("dynamic_batching.priority_levels", "priorities come with a later version of Naiad")
+    if batching.preserve_ordering and batching.default_queue_policy.timeout_action == 1:
+        fail("dynamic_batching", "preserve_ordering does not go with timeout_action DELAY")

@@ -1,0 +1,1 @@
+"""The platform's HTTP API: one application, one gate, one form of error."""

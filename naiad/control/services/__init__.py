@@ -1,0 +1,1 @@
+"""Services: what a user wants to be served, and how far it is."""

@@ -1,0 +1,33 @@
+"""What the routes of services work with; the process makes it once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from naiad.control.services.sources import Sources
+from naiad.control.services.store import ServiceStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRoom:
+    """The store, the files, the logs; `url` names a service to a caller, `settle` waits for the server to know."""
+
+    store: ServiceStore
+    sources: Sources
+    logs: Path
+    url: Callable[[Request, str], str | None]
+    settle: Callable[[], bool]
+
+
+def get_room(request: Request) -> ServiceRoom:
+    """The room of this application."""
+    room: ServiceRoom = request.app.state.services
+    return room
+
+
+Room = Annotated[ServiceRoom, Depends(get_room)]

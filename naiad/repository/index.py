@@ -1,0 +1,62 @@
+"""Scans repositories into models and versions; what is wrong with a directory is said, not skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from naiad.repository.paths import is_model_name
+from naiad.repository.versions import numbered
+
+MODEL_FILES = ("model.pt", "model.onnx", "model.plan", "model.pt2", "model.py", "model.xml", "model.savedmodel")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDirectory:
+    """One model directory."""
+
+    name: str
+    path: Path
+    versions: tuple[int, ...]
+    problem: str
+    """Why it cannot be loaded, or ""."""
+
+
+def scan(repositories: Sequence[Path]) -> Mapping[str, ModelDirectory]:
+    """Every model of the repositories by name; a repository that cannot be read raises `OSError`."""
+    found: dict[str, ModelDirectory] = {}
+    for repository in repositories:
+        for entry in sorted(repository.iterdir()):
+            if not entry.is_dir() or entry.name.startswith("."):
+                continue
+            model = look_at(entry)
+            if model.name in found:
+                problem = "model appears in two or more repositories"
+                model = ModelDirectory(model.name, model.path, (), problem)
+            found[model.name] = model
+    return found
+
+
+def look_at(directory: Path) -> ModelDirectory:
+    """One model directory and what is wrong with it."""
+    name = directory.name
+    if not is_model_name(name):
+        shown = name.strip()
+        hint = f"; did you mean '{shown}'?" if shown != name else ""
+        problem = f"the directory name '{name}' has characters that a model name may not have{hint}"
+        return ModelDirectory(name, directory, (), problem)
+    versions, ignored = numbered(directory)
+    problem = ""
+    if not versions:
+        loose = [file for file in MODEL_FILES if (directory / file).exists()]
+        if loose:
+            problem = (
+                f"'{name}/{loose[0]}' lies directly in the model's directory (LAYOUT_NO_VERSION); "
+                f"move it to '{name}/1/{loose[0]}'"
+            )
+        else:
+            problem = f"model '{name}' has no version folder; expected '{name}/1/' with the model file"
+            if ignored:
+                problem += f" (ignored: {', '.join(ignored)}; a version is a number without leading zeros)"
+    return ModelDirectory(name, directory, tuple(versions), problem)

@@ -1,0 +1,35 @@
+"""The one path resolver: names from outside become paths below a root, or an error (C1-C3)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from naiad.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ +@=-]{0,254}")
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a name can be a model directory."""
+    return _NAME.fullmatch(name) is not None and name == name.strip()
+
+
+def below(root: Path, relative: str) -> Path:
+    """The path `relative` below `root`; raises `ConfigError` if it is absolute, climbs out or leads out by a link."""
+    path = PurePosixPath(relative)
+    bad = (
+        not relative
+        or path.is_absolute()
+        or "\\" in relative
+        or "\0" in relative
+        or ":" in relative.split("/", 1)[0]
+        or any(part in ("..", ".") for part in relative.split("/"))
+    )
+    if bad:
+        raise ConfigError(f"path '{relative}': expected a path inside the model's directory")
+    base = root.resolve()
+    resolved = (base / path).resolve()
+    if not resolved.is_relative_to(base):
+        raise ConfigError(f"path '{relative}' leads out of the model's directory")
+    return resolved

@@ -1,0 +1,293 @@
+"""Brings one model version from its directory to READY: configuration, worker, dry run, warm-up, publication."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from naiad.backends import registry
+from naiad.backends.base import Backend
+from naiad.config.autocomplete import ProbeRequest, argument_of, complete, probe_request
+from naiad.config.json_form import to_dict
+from naiad.config.model import Completed, ModelConfig
+from naiad.config.pbtxt import PartialConfig
+from naiad.config.spec import model_spec
+from naiad.errors import ConfigError, LoadError, UnservableFile
+from naiad.repository.paths import below
+from naiad.server.restart import RestartPolicy
+from naiad.server.supervisor import Replay, Supervisor, Worker, WorkerSpec
+from naiad.signature.model import Signature
+from naiad.signature.recognise import read as read_signature
+
+log = logging.getLogger("naiad.loader")
+
+WARM_UP_CALLS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """Which version to load from where."""
+
+    model: str
+    version: int
+    directory: Path
+    partial: PartialConfig
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What every instance of a version is told."""
+
+    load: dict[str, Any]
+    table: dict[str, Any]
+    warm_up: tuple[list[dict[str, Any]], list[int]] | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Loaded:
+    """A version whose workers are ready to be published."""
+
+    completed: Completed
+    spec: dict[str, Any]
+    workers: list[Worker]
+    plan: _Plan
+
+
+class Loader:
+    """Loads versions; safe to be called from several threads."""
+
+    def __init__(self, supervisor: Supervisor, *, load_timeout_secs: float, complete_configs: bool, hold: int) -> None:
+        self._supervisor = supervisor
+        self._load_timeout = load_timeout_secs
+        self._complete = complete_configs
+        self._hold = hold
+
+    def load(self, request: LoadRequest) -> Loaded:
+        """Starts the workers of a version and brings them to serve; raises `LoadError`."""
+        try:
+            return self._load(request)
+        except UnservableFile as error:
+            raise self._failure(request, "signature", f"{error.what} ({error.code})", error.fix) from error
+        except ConfigError as error:
+            raise self._failure(request, "configuration", str(error), "") from error
+
+    def _failure(self, request: LoadRequest, stage: str, cause: str, fix: str) -> LoadError:
+        return LoadError(model=request.model, version=request.version, stage=stage, cause=cause, fix=fix)
+
+    def _load(self, request: LoadRequest) -> Loaded:
+        folder = request.directory / str(request.version)
+        backend = registry.choose(request.partial.message, folder, name=request.model)
+        file = request.partial.message.default_model_filename or backend.default_filename
+        signature = self._signature(request, backend, folder, file)
+        probed = None
+        if backend.reads_signature and self._complete:
+            probed = probe_request(request.partial, signature)
+        started: list[Worker] = []
+        try:
+            first, completed = self._first(request, (backend, folder, file), probed, started)
+            plan = self._plan(request, completed.config, (backend, folder, file), probed)
+            workers = self._instances(request, completed.config, plan, first, started)
+        except BaseException:
+            for worker in started:
+                self._supervisor.discard(worker)
+            raise
+        for note in completed.notes:
+            log.info(note, extra={"fields": {"model": request.model, "version": request.version}})
+        spec = model_spec(
+            completed.config,
+            version=request.version,
+            workers=[worker.id for worker in workers],
+            labels=_labels(completed.config, request.directory),
+            hold_until=self._hold,
+        )
+        return Loaded(completed=completed, spec=spec, workers=workers, plan=plan)
+
+    def _signature(self, request: LoadRequest, backend: Backend, folder: Path, file: str) -> Signature | None:
+        if not file:
+            return None
+        path = below(folder, file)
+        if not path.exists():
+            there = sorted(entry.name for entry in folder.iterdir())
+            raise ConfigError(
+                f"'{request.version}/{file}' does not exist; the folder holds {', '.join(there[:5]) or 'nothing'}"
+            )
+        return read_signature(path) if backend.reads_signature else None
+
+    def _first(
+        self,
+        request: LoadRequest,
+        place: tuple[Backend, Path, str],
+        probed: ProbeRequest | None,
+        started: list[Worker],
+    ) -> tuple[Worker | None, Completed]:
+        """The finished configuration and the worker that the dry run needed, which goes on to serve."""
+        backend = place[0]
+        if probed is None:
+            return None, complete(request.partial, backend, name=request.model, report=None, probed=None)
+        worker = self._start(request, place, instance=0, device=_device(request.partial.message))
+        started.append(worker)
+        worker.load(self._load_message(request, place, instance=0))
+        try:
+            report = worker.probe(probed.inputs, batched=probed.batched)
+        except LoadError as error:
+            raise self._probe_failure(request, probed, error) from error
+        return worker, complete(request.partial, backend, name=request.model, report=report, probed=probed)
+
+    def _probe_failure(self, request: LoadRequest, probed: ProbeRequest, error: LoadError) -> LoadError:
+        shapes = ", ".join(f"{entry['name']} {entry['datatype']} {entry['dims']}" for entry in probed.inputs)
+        fix = error.fix or "check the inputs in config.pbtxt against what the model was traced with"
+        return self._failure(
+            request, "probe", f"a dry run with zeros ({shapes}) fails: {error.cause} (IO_MISMATCH)", fix
+        )
+
+    def _start(
+        self, request: LoadRequest, place: tuple[Backend, Path, str], *, instance: int, device: Mapping[str, Any]
+    ) -> Worker:
+        environment = {} if device["kind"] == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
+        spec = WorkerSpec(
+            model=request.model,
+            version=request.version,
+            instance=instance,
+            backend=place[0].name,
+            python=sys.executable,
+            environment=environment,
+            load_timeout_secs=self._load_timeout,
+        )
+        return self._supervisor.start(spec)
+
+    def _load_message(self, request: LoadRequest, place: tuple[Backend, Path, str], *, instance: int) -> dict[str, Any]:
+        backend, folder, file = place
+        message = request.partial.message
+        threads = message.parameters["INTRA_OP_THREAD_COUNT"].string_value if _has_threads(message) else "1"
+        return {
+            "model": request.model,
+            "version": request.version,
+            "instance": instance,
+            "backend": backend.name,
+            "model_directory": str(request.directory),
+            "version_directory": str(folder),
+            "file": file,
+            "config": to_dict(message),
+            "signature": None,
+            "device": _device(message),
+            "threads": int(threads) if threads.isdigit() else 1,
+        }
+
+    def _plan(
+        self,
+        request: LoadRequest,
+        config: ModelConfig,
+        place: tuple[Backend, Path, str],
+        probed: ProbeRequest | None,
+    ) -> _Plan:
+        message = request.partial.message
+        probes = {entry["name"]: entry for entry in probed.inputs} if probed else {}
+        inputs = []
+        for tensor in config.inputs:
+            entry = {"name": tensor.name, "datatype": tensor.datatype, "dims": list(tensor.model_dims)}
+            argument = argument_of(message, tensor.name) or probes.get(tensor.name, {}).get("argument")
+            inputs.append({**entry, "argument": argument} if argument else entry)
+        outputs = [
+            {"name": tensor.name, "datatype": tensor.datatype, "dims": list(tensor.model_dims)}
+            for tensor in config.outputs
+        ]
+        table = {"inputs": inputs, "outputs": outputs, "max_batch_size": config.max_batch_size}
+        warm_up = None
+        if probed is not None:
+            sizes = sorted({1, config.max_batch_size}) if config.max_batch_size else [0]
+            warm_up = (probed.inputs, sizes)
+        return _Plan(self._load_message(request, place, instance=0), table, warm_up)
+
+    def _instances(
+        self,
+        request: LoadRequest,
+        config: ModelConfig,
+        plan: _Plan,
+        first: Worker | None,
+        started: list[Worker],
+    ) -> list[Worker]:
+        place = (registry.BACKENDS[config.backend], request.directory / str(request.version), plan.load["file"])
+        workers = []
+        for instance, device in enumerate(_devices(config)):
+            if instance == 0 and first is not None:
+                worker = first
+            else:
+                worker = self._start(request, place, instance=instance, device=device)
+                started.append(worker)
+                worker.load({**plan.load, "instance": instance, "device": device})
+            if plan.warm_up is not None:
+                worker.warm_up(*plan.warm_up, WARM_UP_CALLS)
+            worker.serve(plan.table)
+            workers.append(worker)
+        return workers
+
+    def keep(self, loaded: Loaded, on_state: Callable[[str | None], None]) -> None:
+        """From now on lost workers of this version are replaced; `on_state` is told of it."""
+        for worker in loaded.workers:
+            device = _devices(loaded.completed.config)[worker.spec.instance]
+            replay = Replay(
+                load={**loaded.plan.load, "instance": worker.spec.instance, "device": device},
+                warm_up=loaded.plan.warm_up,
+                table=loaded.plan.table,
+                policy=RestartPolicy(),
+                on_state=on_state,
+            )
+            self._supervisor.keep(worker, replay)
+
+
+def _has_threads(message: Any) -> bool:
+    return "INTRA_OP_THREAD_COUNT" in message.parameters
+
+
+def _device(message: Any) -> dict[str, Any]:
+    """The device of the first instance."""
+    for group in message.instance_group:
+        if group.gpus:
+            return {"kind": "cuda", "id": group.gpus[0]}
+        if group.kind == 1:
+            return {"kind": "cuda", "id": 0}
+        break
+    return {"kind": "cpu"}
+
+
+def gpus() -> list[int]:
+    """Numbers of the NVIDIA GPUs of this machine."""
+    return sorted(
+        int(path.name.removeprefix("nvidia")) for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()
+    )
+
+
+def _devices(config: ModelConfig) -> list[dict[str, Any]]:
+    """One entry an instance; raises `ConfigError` for a GPU that is not there."""
+    devices: list[dict[str, Any]] = []
+    for group in config.instance_groups:
+        if group.kind == "KIND_GPU":
+            there = gpus()
+            if not there:
+                raise ConfigError(
+                    f"instance group of model '{config.name}' has kind KIND_GPU but no GPUs are available"
+                )
+            wanted = list(group.gpus) or there[:1]
+            absent = [gpu for gpu in wanted if gpu not in there]
+            if absent:
+                raise ConfigError(f"instance_group.gpus: expected some of {there}, got {absent}")
+            devices += [{"kind": "cuda", "id": gpu} for gpu in wanted for _ in range(group.count)]
+        else:
+            devices += [{"kind": "cpu"}] * group.count
+    return devices
+
+
+def _labels(config: ModelConfig, directory: Path) -> dict[str, Sequence[str]]:
+    """Lines of the label files by output name."""
+    labels: dict[str, Sequence[str]] = {}
+    for output in config.outputs:
+        if output.label_filename:
+            path = below(directory, output.label_filename)
+            if not path.is_file():
+                raise ConfigError(f"output '{output.name}': label_filename: '{output.label_filename}' does not exist")
+            labels[output.name] = path.read_text("utf-8").splitlines()
+    return labels

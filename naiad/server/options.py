@@ -1,0 +1,237 @@
+"""The options of `naiad serve`: one table, from which parsing, help and refusals derive. Triton's names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from naiad.errors import NaiadError
+
+TRUE, FALSE = {"true", "1", "on", "yes"}, {"false", "0", "off", "no"}
+
+
+class UsageError(NaiadError):
+    """A command line that cannot be understood; the message is what the user reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row of the table."""
+
+    name: str
+    kind: str
+    """`text`, `path`, `int`, `float`, `bool`, `list` (repeatable) or `paths` (repeatable)."""
+    default: Any
+    group: str
+    help: str
+
+    @property
+    def field(self) -> str:
+        """The name of the option as a field of `ServeOptions`."""
+        return self.name.replace("-", "_")
+
+
+def _option(group: str, name: str, kind: str, default: Any, text: str) -> Option:
+    return Option(name, kind, default, group, text)
+
+
+_REPOSITORY, _HTTP, _ACCESS, _LOG, _RUN = "model repository", "HTTP", "access", "logging", "running"
+
+TABLE: tuple[Option, ...] = (
+    _option(_REPOSITORY, "model-repository", "paths", (), "folder of models; repeatable"),
+    _option(_REPOSITORY, "model-control-mode", "text", "none", "none, poll or explicit"),
+    _option(_REPOSITORY, "load-model", "list", (), "model to load at start in explicit mode; repeatable, '*' = all"),
+    _option(_REPOSITORY, "repository-poll-secs", "float", 15.0, "seconds between two scans in poll mode"),
+    _option(_REPOSITORY, "exit-on-error", "bool", False, "end if a model cannot be loaded at start"),
+    _option(_REPOSITORY, "strict-readiness", "bool", True, "not ready while a model that was asked for is not"),
+    _option(_REPOSITORY, "disable-auto-complete-config", "bool", False, "take config.pbtxt as it is"),
+    _option(_REPOSITORY, "model-config-name", "text", "", "use configs/NAME.pbtxt of a model where it exists"),
+    _option(_REPOSITORY, "model-load-thread-count", "int", 4, "models that load at the same time"),
+    _option(_REPOSITORY, "model-load-timeout-secs", "float", 600.0, "seconds that one step of a load may take"),
+    _option(_REPOSITORY, "allow-file-override", "bool", False, "'file:' content in a load call without a key"),
+    _option(_HTTP, "allow-http", "bool", True, "listen for HTTP"),
+    _option(_HTTP, "http-port", "int", 8000, "0 picks a free one"),
+    _option(_HTTP, "http-address", "text", "127.0.0.1", "another address than loopback needs a key"),
+    _option(_HTTP, "reuse-http-port", "bool", False, "share the port with other processes"),
+    _option(_HTTP, "http-max-input-size", "int", 64 << 20, "bytes of JSON, or of one tensor made from it"),
+    _option(_HTTP, "http-max-binary-size", "int", 2 << 30, "bytes of a body with binary tensors"),
+    _option(_HTTP, "allowed-host", "list", (), "further Host value to answer to; repeatable, '*' = any"),
+    _option(_ACCESS, "keys-file", "path", None, "API keys made by 'naiad key create --keys-file'"),
+    _option(_ACCESS, "require-key", "bool", False, "deny whatever comes without a key"),
+    _option(_ACCESS, "bootstrap-key-fd", "int", None, "descriptor that holds an admin key"),
+    _option(_LOG, "log-verbose", "int", 0, "0 = off"),
+    _option(_LOG, "log-info", "bool", True, "write information"),
+    _option(_LOG, "log-warning", "bool", True, "write warnings"),
+    _option(_LOG, "log-error", "bool", True, "write errors"),
+    _option(_LOG, "log-format", "text", "", "default, ISO8601 or json; json where stderr is no terminal"),
+    _option(_LOG, "log-file", "path", None, "file instead of stderr"),
+    _option(_LOG, "log-dir", "path", None, "folder that gets one NAME.jsonl a model"),
+    _option(_RUN, "id", "text", "naiad", "name in the server metadata"),
+    _option(_RUN, "exit-timeout-secs", "float", 30.0, "seconds that running requests get at the end"),
+    _option(_RUN, "drain-delay", "float", 0.0, "seconds to serve on after not-ready"),
+    _option(_RUN, "ready-fd", "int", None, "descriptor that gets one JSON line with the bound addresses"),
+    _option(_RUN, "lifeline-fd", "int", None, "descriptor whose end-of-file ends the server"),
+    _option(_RUN, "io-threads", "int", 2, "threads of the data plane"),
+    _option(_RUN, "busy-poll-us", "int", 0, "microseconds to spin for a reply before sleeping"),
+    _option(_RUN, "byte-budget", "int", 0, "bytes of all requests and arenas; 0 = a quarter of the memory"),
+    _option(_RUN, "worker-linger-secs", "float", 60.0, "seconds that an idle zygote stays"),
+)
+
+ALIASES = {"model-store": "model-repository"}
+
+LATER = frozenset({
+    "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory", "cache-config",
+    "grpc-header-forward-pattern", "grpc-restricted-protocol", "grpc-use-ssl", "grpc-use-ssl-mutual",
+    "http-header-forward-pattern", "http-restricted-api", "metrics-config", "model-load-retry-count",
+    "model-namespacing",
+    "rate-limit", "rate-limit-resource", "response-cache-byte-size", "trace-config", "trace-file", "trace-level",
+    "trace-rate", "trace-count", "trace-log-frequency", "strict-model-config",
+})  # fmt: skip
+
+# Listeners that do not exist yet: their options are taken, and the ready line says null.
+NO_EFFECT = frozenset({
+    "allow-grpc", "grpc-port", "grpc-address", "reuse-grpc-port", "allow-metrics", "metrics-port", "metrics-address",
+    "allow-gpu-metrics", "allow-cpu-metrics", "metrics-interval-ms", "http-thread-count", "grpc-infer-thread-count",
+    "grpc-infer-allocation-pool-size", "grpc-max-response-pool-size", "buffer-manager-thread-count",
+    "pinned-memory-pool-byte-size", "cuda-memory-pool-byte-size", "model-load-gpu-limit", "enable-peer-access",
+    "min-supported-compute-capability", "host-policy", "cache-directory", "repoagent-directory", "backend-config",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """The parsed options; one field a row of the table."""
+
+    model_repository: tuple[Path, ...]
+    model_control_mode: str
+    load_model: tuple[str, ...]
+    repository_poll_secs: float
+    exit_on_error: bool
+    strict_readiness: bool
+    disable_auto_complete_config: bool
+    model_config_name: str
+    model_load_thread_count: int
+    model_load_timeout_secs: float
+    allow_file_override: bool
+    allow_http: bool
+    http_port: int
+    http_address: str
+    reuse_http_port: bool
+    http_max_input_size: int
+    http_max_binary_size: int
+    allowed_host: tuple[str, ...]
+    keys_file: Path | None
+    require_key: bool
+    bootstrap_key_fd: int | None
+    log_verbose: int
+    log_info: bool
+    log_warning: bool
+    log_error: bool
+    log_format: str
+    log_file: Path | None
+    log_dir: Path | None
+    id: str
+    exit_timeout_secs: float
+    drain_delay: float
+    ready_fd: int | None
+    lifeline_fd: int | None
+    io_threads: int
+    busy_poll_us: int
+    byte_budget: int
+    worker_linger_secs: float
+    ignored: tuple[str, ...] = field(default=())
+    """Options that were taken without effect."""
+
+
+_BY_NAME = {option.name: option for option in TABLE}
+
+
+def usage() -> str:
+    """The help text, by groups."""
+    lines = ["usage: naiad serve --model-repository DIR [options]", ""]
+    group = ""
+    for option in TABLE:
+        if option.group != group:
+            group = option.group
+            lines.append(f"{group}:")
+        shown = "" if option.default in (None, (), "") else f" [{str(option.default).lower()}]"
+        lines.append(f"  --{option.name:<30} {option.help}{shown}")
+    return "\n".join(lines)
+
+
+def parse(arguments: Sequence[str]) -> ServeOptions:
+    """`--x=y` or `--x y`; a bare boolean means true. Raises `UsageError`."""
+    values: dict[str, Any] = {option.field: option.default for option in TABLE}
+    ignored: list[str] = []
+    at = 0
+    while at < len(arguments):
+        word = arguments[at]
+        at += 1
+        if not word.startswith("--"):
+            _refuse(f"unexpected argument '{word}'")
+        name, equals, text = word[2:].partition("=")
+        name = ALIASES.get(name, name)
+        option = _BY_NAME.get(name)
+        if option is None and name not in NO_EFFECT:
+            _refuse(_unknown(name))
+        if not equals:
+            follows = at < len(arguments) and not arguments[at].startswith("--")
+            bare = option is not None and option.kind == "bool"
+            if follows and not (bare and arguments[at].lower() not in TRUE | FALSE):
+                text = arguments[at]
+                at += 1
+            elif bare:
+                text = "true"
+            elif option is not None:
+                _refuse(f"option --{name}: expected a value")
+        if option is None:
+            ignored.append(name)
+            continue
+        value = _convert(option, text)
+        repeatable = option.kind in ("list", "paths")
+        values[option.field] = (*values[option.field], value) if repeatable else value
+    return _checked(ServeOptions(**values, ignored=tuple(ignored)))
+
+
+def _refuse(text: str) -> NoReturn:
+    raise UsageError(f"{text}\n\n{usage()}")
+
+
+def _unknown(name: str) -> str:
+    if name in LATER:
+        return f"option --{name}: this feature comes with a later version of Naiad"
+    near = difflib.get_close_matches(name, [*_BY_NAME, *NO_EFFECT], n=1)
+    return f"unknown option --{name}" + (f"; did you mean --{near[0]}?" if near else "")
+
+
+def _convert(option: Option, text: str) -> Any:
+    try:
+        if option.kind == "int":
+            return int(text)
+        if option.kind == "float":
+            return float(text)
+    except ValueError:
+        _refuse(f"option --{option.name}: expected a number, got '{text}'")
+    if option.kind == "bool":
+        if text.lower() not in TRUE | FALSE:
+            _refuse(f"option --{option.name}: expected true or false, got '{text}'")
+        return text.lower() in TRUE
+    return Path(text) if option.kind in ("path", "paths") else text
+
+
+def _checked(options: ServeOptions) -> ServeOptions:
+    if not options.model_repository:
+        _refuse("option --model-repository: expected at least one folder")
+    modes = ("none", "poll", "explicit")
+    if options.model_control_mode not in modes:
+        _refuse(f"option --model-control-mode: expected {', '.join(modes)}, got '{options.model_control_mode}'")
+    if options.load_model and options.model_control_mode != "explicit":
+        _refuse("option --load-model: works with --model-control-mode=explicit only")
+    if options.log_format not in ("", "default", "ISO8601", "json"):
+        _refuse(f"option --log-format: expected default, ISO8601 or json, got '{options.log_format}'")
+    if not 0 <= options.http_port <= 65535:
+        _refuse(f"option --http-port: expected 0 to 65535, got {options.http_port}")
+    return options

@@ -1,0 +1,292 @@
+"""`naiad serve`: wires core, supervisor, loader and control mode, and takes them down again."""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import json
+import logging
+import os
+import resource
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from naiad import __version__, keys
+from naiad._core import Core, CoreError
+from naiad.errors import ConfigError, NaiadError
+from naiad.server import control_mode, keys_file, logs
+from naiad.server.loader import Loader
+from naiad.server.main_thread import MainThread
+from naiad.server.models import Models, ModelsOptions, Refused
+from naiad.server.options import ServeOptions
+from naiad.server.states import States
+from naiad.server.supervisor import Supervisor, SupervisorOptions
+
+log = logging.getLogger("naiad.server")
+
+_PR_SET_CHILD_SUBREAPER = 36
+_KEYS_POLL_SECS = 0.5
+
+
+class StartError(NaiadError):
+    """Why the server does not start; the message holds the fix."""
+
+
+def core_options(options: ServeOptions) -> dict[str, Any]:
+    """The document of `Core(options)`."""
+    loopback = is_loopback(options.http_address)
+    http = {"address": options.http_address, "port": options.http_port, "reuse_port": options.reuse_http_port}
+    # Off loopback a key is required, and which names lead here is the network's business.
+    hosts = list(options.allowed_host) or ([] if loopback else ["*"])
+    level = {"info": options.log_info, "warning": options.log_warning, "error": options.log_error}
+    return {
+        "server_id": options.id,
+        "server_version": __version__,
+        "http": http if options.allow_http else None,
+        "max_input_size": options.http_max_input_size,
+        "max_binary_size": options.http_max_binary_size,
+        "require_key": options.require_key or options.keys_file is not None,
+        "bootstrap_key": _bootstrap(options),
+        "allow_file_override": options.allow_file_override,
+        "model_control": options.model_control_mode,
+        "io_threads": options.io_threads,
+        "byte_budget": options.byte_budget or memory_bytes() // 4,
+        "busy_poll_us": options.busy_poll_us,
+        "allowed_hosts": hosts,
+        "log": {
+            "format": options.log_format or ("default" if options.log_file is None and sys.stderr.isatty() else "json"),
+            "level": {**level, "verbose": options.log_verbose},
+            "file": str(options.log_file) if options.log_file else None,
+            "dir": str(options.log_dir) if options.log_dir else None,
+        },
+    }
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address reaches this machine only."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def memory_bytes() -> int:
+    """The memory that this process may use: the machine's, or its cgroup's if that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def _bootstrap(options: ServeOptions) -> str | None:
+    if options.bootstrap_key_fd is None:
+        return None
+    with os.fdopen(options.bootstrap_key_fd) as file:
+        key = file.readline().strip()
+    if not key:
+        raise StartError("option --bootstrap-key-fd: the descriptor holds no key")
+    return keys.digest(key)
+
+
+def check(options: ServeOptions) -> None:
+    """Refuses what must not start; raises `StartError`."""
+    for repository in options.model_repository:
+        if not repository.is_dir():
+            raise StartError(f"model repository '{repository}' is no folder; create it or name another one")
+    protected = options.require_key or options.keys_file is not None
+    if options.allow_http and not is_loopback(options.http_address) and not protected:
+        raise StartError(
+            f"--http-address {options.http_address} can be reached by other machines, and no key is required;\n"
+            "make one:\n"
+            "  naiad key create --keys-file keys.json --scope infer --service '*'\n"
+            "and start with --keys-file keys.json"
+        )
+
+
+class InferenceServer:
+    """A started server."""
+
+    def __init__(self, options: ServeOptions) -> None:
+        check(options)
+        self._options = options
+        self._limit = _raise_descriptor_limit()
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        try:
+            self._core = Core(json.dumps(core_options(options)).encode())
+            self._addresses: dict[str, Any] = json.loads(self._core.start())
+        except CoreError as error:
+            raise StartError(error.args[1]) from error
+        logs.install(self._core.log)
+        self._stopped = threading.Event()
+        self._main = MainThread(lifeline=options.lifeline_fd)
+        supervisor_options = SupervisorOptions(
+            linger_secs=options.worker_linger_secs, base_environment=dict(os.environ), descriptor_limit=self._limit
+        )
+        self._supervisor = Supervisor(self._core, options=supervisor_options, run_on_main=self._main.call)
+        self._states = States(self._core.set_index, self._core.set_ready, strict=options.strict_readiness)
+        loader = Loader(
+            self._supervisor,
+            load_timeout_secs=options.model_load_timeout_secs,
+            complete_configs=not options.disable_auto_complete_config,
+            hold=int(os.environ.get("TRITONSERVER_DELAY_SCHEDULER") or 0),
+        )
+        models_options = ModelsOptions(
+            repositories=options.model_repository, config_name=options.model_config_name or None
+        )
+        self._models = Models(
+            self._core, loader=loader, supervisor=self._supervisor, states=self._states, options=models_options
+        )
+        self._pool = ThreadPoolExecutor(max(1, options.model_load_thread_count), thread_name_prefix="load")
+        self._poller: control_mode.Poller | None = None
+        self._status = 0
+
+    def run(self) -> int:
+        """Serves until a signal or the end of the lifeline; the exit status."""
+        try:
+            if self._options.keys_file is not None:
+                self._push_keys(generation=1)
+        except ConfigError as error:
+            self._core.stop()
+            raise StartError(str(error)) from error
+        self._say_ready()
+        for target in (self._dispatch, self._load_at_start, self._watch_keys):
+            threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True).start()
+        status = self._main.run(self._shut_down)
+        return status or self._status
+
+    def _say_ready(self) -> None:
+        line = {**{name: self._addresses[name] for name in ("http", "grpc", "metrics")}, "pid": os.getpid()}
+        line["boot_id"] = self._addresses["boot_id"]
+        if self._options.ready_fd is not None:
+            os.write(self._options.ready_fd, json.dumps(line).encode() + b"\n")
+            os.close(self._options.ready_fd)
+        log.info("listening", extra={"fields": line})
+        if self._options.ignored:
+            log.warning("options without effect", extra={"fields": {"options": list(self._options.ignored)}})
+
+    # -- models -----------------------------------------------------------------------------------------------------
+
+    def _load_at_start(self) -> None:
+        options = self._options
+        try:
+            names = control_mode.names_at_start(
+                options.model_control_mode, options.load_model, options.model_repository, self._states
+            )
+        except OSError as error:
+            log.error("the model repository cannot be read: %s", error)
+            self._fail_start()
+            return
+        if options.model_control_mode == "poll":
+            self._poller = control_mode.Poller(
+                self._models,
+                self._states,
+                repositories=options.model_repository,
+                seconds=options.repository_poll_secs,
+            )
+            self._poller.start()
+        whole = control_mode.load_all(self._models, names, self._pool)
+        self._states.started()
+        if not whole and options.exit_on_error:
+            self._fail_start()
+
+    def _fail_start(self) -> None:
+        self._status = 1
+        self._shut_down()
+
+    def _dispatch(self) -> None:
+        """Hands the core's commands to the loaders."""
+        while True:
+            try:
+                command = self._core.next_command(1000)
+            except CoreError:
+                return
+            if command is not None:
+                document = json.loads(command)
+                if document["kind"] == "worker_lost":
+                    fields = {key: document[key] for key in ("model", "version", "started", "reason")}
+                    log.warning("a worker's channel ended", extra={"fields": fields})
+                else:
+                    self._pool.submit(self._perform, document)
+
+    def _perform(self, command: dict[str, Any]) -> None:
+        answer: dict[str, Any] = {"ok": True, "body": None}
+        try:
+            if command["kind"] == "load":
+                self._models.load(command["model"], config=command["config"], files=command["files"])
+            elif command["kind"] == "unload":
+                self._models.unload(command["model"])
+            else:
+                text = "inspection by HTTP comes with a later version of Naiad; 'naiad inspect' reads files today"
+                raise Refused("unsupported", text)
+        except Refused as error:
+            answer = {"ok": False, "code": error.code, "message": str(error)}
+        except Exception as error:  # a bug of ours must not leave a client waiting
+            log.exception("a command failed unexpectedly", extra={"fields": {"kind": command["kind"]}})
+            answer = {"ok": False, "code": "internal", "message": f"unexpected {type(error).__name__}; see the log"}
+        self._core.complete(command["id"], json.dumps(answer).encode())
+
+    # -- keys -------------------------------------------------------------------------------------------------------
+
+    def _push_keys(self, *, generation: int) -> None:
+        path = self._options.keys_file
+        assert path is not None, "only called where a keys file is named"
+        self._core.set_access(json.dumps(keys_file.read(path, generation=generation)).encode())
+
+    def _watch_keys(self) -> None:
+        path = self._options.keys_file
+        if path is None:
+            return
+        generation, seen = 1, keys_file.stamp(path)
+        while not self._stopped.wait(_KEYS_POLL_SECS):
+            now = keys_file.stamp(path)
+            if now == seen:
+                continue
+            seen, generation = now, generation + 1
+            try:
+                self._push_keys(generation=generation)
+                log.info("the keys file was read again")
+            except (ConfigError, CoreError) as error:
+                log.error("the keys file is not taken over: %s", error)
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def _shut_down(self) -> None:
+        """Not ready at once; running requests finish; then everything ends."""
+        self._core.set_ready(False)
+        log.info("shutting down")
+        if self._poller is not None:
+            self._poller.stop()
+        self._stopped.wait(self._options.drain_delay)
+        self._stopped.set()
+        if not self._core.drain(int(self._options.exit_timeout_secs * 1000)):
+            log.warning("some requests were cut off at the end")
+        self._supervisor.stop_all(self._supervisor.current(self._models.workers()))
+        self._core.stop()
+        self._main.finish(self._status)
+
+
+def _raise_descriptor_limit() -> tuple[int, int]:
+    """Raises the soft limit to the hard one; what it was, for the children."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    return before
+
+
+def serve(options: ServeOptions) -> int:
+    """Runs a server; the exit status. Start errors go to stderr."""
+    try:
+        server = InferenceServer(options)
+        status = server.run()
+    except StartError as error:
+        print(f"naiad serve: {error}", file=sys.stderr)
+        return 1
+    sys.stdout.flush()
+    # Loader threads may still wait for a worker that is gone: nothing is left to save, so leave.
+    os._exit(status)

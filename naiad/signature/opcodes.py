@@ -1,0 +1,187 @@
+"""Reads pickled metadata of TorchScript as opcodes into plain values; nothing is imported, nothing is called (D5)."""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from dataclasses import dataclass
+from typing import Any
+
+MAX_BYTES = 1 << 20
+MAX_OPCODES = 100_000
+
+STORAGES = {
+    "BoolStorage": "BOOL",
+    "ByteStorage": "UINT8",
+    "CharStorage": "INT8",
+    "ShortStorage": "INT16",
+    "IntStorage": "INT32",
+    "LongStorage": "INT64",
+    "HalfStorage": "FP16",
+    "FloatStorage": "FP32",
+    "DoubleStorage": "FP64",
+    "BFloat16Storage": "BF16",
+}
+
+
+class NotReadable(Exception):
+    """The pickle holds something outside the fixed list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A name that the pickle refers to; never looked up."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor's metadata."""
+
+    datatype: str
+    shape: tuple[int, ...]
+
+
+_MARK = object()
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    if not isinstance(function, Global) or not isinstance(arguments, tuple):
+        raise NotReadable("a call of something that is no name")
+    name = function.name
+    if name == "torch._utils._rebuild_tensor_v2" and len(arguments) >= 4:
+        storage, _offset, shape = arguments[:3]
+        if not (isinstance(storage, tuple) and len(storage) >= 2 and isinstance(storage[1], Global)):
+            raise NotReadable("a tensor without a storage")
+        kind = storage[1].name.removeprefix("torch.")
+        if kind not in STORAGES or not isinstance(shape, tuple) or not all(isinstance(dim, int) for dim in shape):
+            raise NotReadable(f"a tensor of '{kind}'")
+        return Tensor(STORAGES[kind], shape)
+    if name.endswith("restore_type_tag") and name.startswith("torch.") and arguments:
+        return arguments[0]
+    if name == "collections.OrderedDict":
+        return {}
+    raise NotReadable(f"a call of '{name}'")
+
+
+class _Machine:
+    """A stack machine for the opcodes that TorchScript's metadata uses."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def pop(self) -> Any:
+        if not self.stack:
+            raise NotReadable("an empty stack")
+        return self.stack.pop()
+
+    def to_mark(self) -> list[Any]:
+        items: list[Any] = []
+        while True:
+            item = self.pop()
+            if item is _MARK:
+                return items[::-1]
+            items.append(item)
+
+    def top(self, kind: type) -> Any:
+        if not self.stack or not isinstance(self.stack[-1], kind):
+            raise NotReadable(f"expected a {kind.__name__} on the stack")
+        return self.stack[-1]
+
+    def step(self, name: str, argument: Any) -> None:
+        if name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name]())
+        elif name in _LITERALS:
+            self.stack.append(argument)
+        elif name == "GLOBAL":
+            self.stack.append(Global(str(argument).replace(" ", ".")))
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = self.stack[-1] if self.stack else None
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = self.stack[-1] if self.stack else None
+        elif name in ("BINGET", "LONG_BINGET"):
+            self.stack.append(self.memo.get(argument))
+        elif name in _TUPLES:
+            count = _TUPLES[name]
+            items = [self.pop() for _ in range(count)][::-1]
+            self.stack.append(tuple(items))
+        else:
+            self._compound(name)
+
+    def _compound(self, name: str) -> None:
+        if name == "TUPLE":
+            self.stack.append(tuple(self.to_mark()))
+        elif name == "LIST":
+            self.stack.append(self.to_mark())
+        elif name == "APPEND":
+            item = self.pop()
+            self.top(list).append(item)
+        elif name == "APPENDS":
+            items = self.to_mark()
+            self.top(list).extend(items)
+        elif name == "SETITEM":
+            value, key = self.pop(), self.pop()
+            self._set(key, value)
+        elif name == "SETITEMS":
+            items = self.to_mark()
+            for key, value in zip(items[::2], items[1::2], strict=False):
+                self._set(key, value)
+        elif name == "BINPERSID":
+            self.stack.append(self.pop())
+        elif name == "REDUCE":
+            arguments, function = self.pop(), self.pop()
+            self.stack.append(_call(function, arguments))
+        elif name not in ("PROTO", "FRAME"):
+            raise NotReadable(f"opcode {name}")
+
+    def _set(self, key: Any, value: Any) -> None:
+        if not isinstance(key, (str, int)):
+            raise NotReadable("a key that is neither text nor a number")
+        self.top(dict)[key] = value
+
+
+_CONSTANTS: dict[str, Any] = {
+    "MARK": lambda: _MARK,
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+}
+_LITERALS = frozenset(
+    {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "SHORT_BINSTRING"}
+)
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+def read(data: bytes) -> Any:
+    """The value of a pickle as dicts, lists, tuples, numbers, text, `Tensor` and `Global`; raises `NotReadable`."""
+    if len(data) > MAX_BYTES:
+        raise NotReadable(f"{len(data)} bytes of metadata, at most {MAX_BYTES}")
+    machine = _Machine()
+    try:
+        for count, (opcode, argument, _position) in enumerate(pickletools.genops(io.BytesIO(data))):
+            if count > MAX_OPCODES:
+                raise NotReadable(f"more than {MAX_OPCODES} opcodes")
+            if opcode.name == "STOP":
+                return machine.pop()
+            machine.step(opcode.name, argument)
+    except (ValueError, UnicodeDecodeError, OverflowError) as error:
+        raise NotReadable(str(error)) from error
+    raise NotReadable("no end")
+
+
+def first_global(data: bytes, prefix: str) -> str | None:
+    """The first name under `prefix` that a pickle refers to."""
+    try:
+        for count, (opcode, argument, _position) in enumerate(pickletools.genops(io.BytesIO(data[:MAX_BYTES]))):
+            if count > MAX_OPCODES:
+                return None
+            if opcode.name == "GLOBAL" and str(argument).startswith(prefix):
+                return str(argument).replace(" ", ".")
+    except (ValueError, UnicodeDecodeError):
+        return None
+    return None

@@ -1,0 +1,124 @@
+"""What kind of file this is: its signature, or why it cannot be served and what to do."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from naiad.errors import UnservableFile
+from naiad.signature.model import Signature
+from naiad.signature.opcodes import NotReadable
+from naiad.signature.torchscript import read_member, read_torchscript
+
+MAX_MEMBERS = 200_000
+
+EXPORT = """export the whole model instead of its weights:
+  model = MyModel(); model.load_state_dict(torch.load("weights.pt")); model.eval()
+  torch.jit.trace(model, torch.zeros(1, 3, 224, 224)).save("model.pt")"""
+
+_LATER = {
+    ".onnx": "ONNX",
+    ".pt2": "torch.export",
+    ".xml": "OpenVINO",
+    ".plan": "TensorRT",
+    ".tflite": "TFLite",
+    ".savedmodel": "TensorFlow SavedModel",
+    ".keras": "Keras",
+}
+
+
+def read(path: Path) -> Signature:
+    """The signature of a model file; raises `UnservableFile` or `FileNotFoundError`."""
+    suffix = path.suffix.lower()
+    if suffix in _LATER:
+        raise UnservableFile(
+            f"'{path.name}' is a {_LATER[suffix]} model",
+            f"{_LATER[suffix]} models come with a later version of Naiad; TorchScript works today",
+            kind="later",
+            code="MISSING_OP",
+        )
+    with path.open("rb") as file:
+        head = file.read(512)
+    _refuse_by_head(path, head)
+    if not zipfile.is_zipfile(path):
+        if head.startswith(b"PK"):
+            raise UnservableFile(
+                f"'{path.name}' is a zip archive that breaks off ({path.stat().st_size} bytes)",
+                "copy it again and compare the sizes",
+                kind="truncated",
+                code="TRUNCATED",
+            )
+        raise UnservableFile(
+            f"'{path.name}' is none of the formats that Naiad knows (it starts with {head[:8]!r})",
+            "save the model with torch.jit.trace(…).save(…) or torch.jit.script(…).save(…)",
+            kind="unknown",
+            code="UNKNOWN_FORMAT",
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_archive(path, archive)
+    except (zipfile.BadZipFile, NotReadable, ValueError, OSError) as error:
+        raise UnservableFile(
+            f"'{path.name}' is a damaged zip archive: {error}", "save it again", kind="truncated", code="TRUNCATED"
+        ) from error
+
+
+def _refuse_by_head(path: Path, head: bytes) -> None:
+    if not head:
+        raise UnservableFile(f"'{path.name}' is empty", "copy the file again", kind="empty", code="EMPTY_FILE")
+    if head.startswith(b"version https://git-lfs"):
+        raise UnservableFile(
+            f"'{path.name}' is a Git LFS pointer, not the file itself",
+            "run 'git lfs pull' in the repository that it came from",
+            kind="lfs-pointer",
+            code="LFS_POINTER",
+        )
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise UnservableFile(
+            f"'{path.name}' is a web page, not a model",
+            "download the file itself; the link led to a page about it",
+            kind="html",
+            code="NOT_A_MODEL",
+        )
+    if head[:1] == b"\x80" and len(head) > 1 and head[1] in (2, 3, 4, 5):
+        raise UnservableFile(
+            f"'{path.name}' is a pickle, which could run any code when it is opened",
+            EXPORT,
+            kind="pickle",
+            code="UNSAFE_PICKLE",
+        )
+
+
+def _read_archive(path: Path, archive: zipfile.ZipFile) -> Signature:
+    names = archive.namelist()
+    if len(names) > MAX_MEMBERS:
+        raise UnservableFile(
+            f"'{path.name}' has {len(names)} members, at most {MAX_MEMBERS}", "", kind="unknown", code="UNKNOWN_FORMAT"
+        )
+    tops = {name.split("/", 1)[0] for name in names if "/" in name}
+    for top in sorted(tops):
+        below = {name[len(top) + 1 :].split("/", 1)[0] for name in names if name.startswith(f"{top}/")}
+        if "code" in below and "data.pkl" in below:
+            return read_torchscript(archive, top)
+        if "models" in below:
+            raise UnservableFile(
+                f"'{path.name}' is a torch.export program",
+                "torch.export models come with a later version of Naiad; TorchScript works today",
+                kind="later",
+                code="MISSING_OP",
+            )
+        if "data.pkl" in below:
+            data = read_member(archive, f"{top}/data.pkl", 1 << 26) or b""
+            whole = b"__main__" in data or b"torch.nn.modules" in data
+            what = "a pickled module" if whole else "weights only (a state dict)"
+            code = "UNSAFE_PICKLE" if whole else "WEIGHTS_ONLY"
+            raise UnservableFile(
+                f"'{path.name}' holds {what}, without the model's code", EXPORT, kind="state-dict", code=code
+            )
+    raise UnservableFile(
+        f"'{path.name}' is a zip archive but no model",
+        "save the model with torch.jit.trace(…).save(…)",
+        kind="unknown",
+        code="UNKNOWN_FORMAT",
+    )

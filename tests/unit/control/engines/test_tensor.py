@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from naiad.control.diagnosis import Broken
+from naiad.control.engines.configuration import Declared
+from naiad.control.engines.tensor import ModelFolder
+from naiad.control.schema import TensorField
+
+
+def tensor(name: str, *dims: int, argument: str | None = None) -> TensorField:
+    return TensorField(name=name, dtype="FP32", dims=list(dims), argument=argument)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ModelFolder:
+    return ModelFolder(tmp_path / "models", tmp_path / "scratch")
+
+
+def test_a_model_directory_appears_whole(folder, tmp_path):
+    source = tmp_path / "net.pth"
+    source.write_bytes(b"weights")
+    prepared = folder.prepare("net.v1", Declared(), source, immutable=False)
+    assert (tmp_path / "models/net.v1/1/model.pt").read_bytes() == b"weights"
+    assert prepared.config_pbtxt is None
+    assert list((tmp_path / "scratch").iterdir()) == []
+    source.write_bytes(b"changed")
+    assert (tmp_path / "models/net.v1/1/model.pt").read_bytes() == b"weights"
+
+
+def test_the_same_files_have_the_same_digest(folder, tmp_path):
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / f"{name}.pt").write_bytes(content)
+    digests = [folder.prepare(f"{n}.v1", Declared(), tmp_path / f"{n}.pt", immutable=False).digest for n in "abc"]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_an_upload_is_linked_not_copied(folder, tmp_path):
+    source = tmp_path / "net.pt"
+    source.write_bytes(b"weights")
+    folder.prepare("net.v1", Declared(), source, immutable=True)
+    assert source.stat().st_nlink == 2
+
+
+def test_half_a_directory_of_a_crash_is_replaced(folder, tmp_path):
+    half = tmp_path / "scratch/net.v1/1"
+    half.mkdir(parents=True)
+    (half / "model.pt").write_bytes(b"hal")
+    (tmp_path / "net.pt").write_bytes(b"weights")
+    assert not folder.has("net.v1")
+    folder.prepare("net.v1", Declared(), tmp_path / "net.pt", immutable=False)
+    assert (tmp_path / "models/net.v1/1/model.pt").read_bytes() == b"weights"
+
+
+def test_a_link_that_leaves_the_model_is_refused(folder, tmp_path):  # C5
+    version = tmp_path / "net/1"
+    version.mkdir(parents=True)
+    (version / "model.pt").symlink_to("/etc/passwd")
+    with pytest.raises(Broken, match="leaves"):
+        folder.prepare("net.v1", Declared(), tmp_path / "net", immutable=False)
+    assert folder.names() == set()
+
+
+def test_removing_leaves_nothing(folder, tmp_path):
+    (tmp_path / "net.pt").write_bytes(b"weights")
+    folder.prepare("net.v1", Declared(), tmp_path / "net.pt", immutable=False)
+    folder.remove("net.v1")
+    folder.remove("net.v1")
+    assert folder.names() == set()
+    assert list((tmp_path / "scratch").iterdir()) == []

@@ -49,9 +49,6 @@ pub struct CoreOptions {
     /// Where log records go.
     #[serde(default)]
     pub log: LogOptions,
-    /// How long to serve on after not-ready.
-    #[serde(default)]
-    pub drain_delay_millis: u64,
 }
 
 /// Where to listen.
@@ -181,7 +178,7 @@ mod tests {
 
     #[test]
     fn an_unknown_field_is_named() {
-        let document = LEAST.replace("}", r#","htttp":null}"#);
+        let document = LEAST.replace('}', r#","htttp":null}"#);
         let text = CoreOptions::from_json(document.as_bytes()).unwrap_err().to_string();
         assert!(text.contains("unknown field `htttp`"), "{text}");
     }

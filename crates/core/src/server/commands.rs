@@ -145,15 +145,14 @@ impl Commands {
         }
     }
 
-    /// Takes Python's answer to a command.
+    /// Takes Python's answer to a command; after the stop nobody waits for it any more.
     pub fn complete(&self, id: u64, document: &[u8]) -> Result<(), InferError> {
         let answer: Answer = crate::options::parse("result", document)?;
         let outcome = if answer.ok { Ok(answer.body) } else { Err(refusal(answer)?) };
-        let Some(client) = self.lock().running.remove(&id) else {
-            return Err(InferError::InvalidArgument(format!("command {id} is not waiting for an answer")));
-        };
-        // A client that went away does not want to know.
-        let _ = client.send(outcome);
+        if let Some(client) = self.lock().running.remove(&id) {
+            // A client that went away does not want to know.
+            let _ = client.send(outcome);
+        }
         Ok(())
     }
 

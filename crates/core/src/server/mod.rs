@@ -265,13 +265,10 @@ impl Server {
         Ok(())
     }
 
-    /// Not ready at once; after the drain delay refuses new requests and waits for running ones on the calling thread.
-    /// False if the deadline came first.
+    /// Refuses new requests and waits for running ones on the calling thread; false if the deadline came first.
     pub fn drain(&self, limit: Duration) -> bool {
         self.set_ready(false);
-        let delay = Duration::from_millis(self.shared.options.drain_delay_millis);
         self.handle.block_on(async {
-            tokio::time::sleep(delay).await;
             self.shared.exiting.store(true, Ordering::Relaxed);
             self.shared.engine.refuse();
             let started = Instant::now();

@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn case(state: &mut u64) -> String {
-        let sign = if random(state) % 2 == 0 { "" } else { "-" };
+        let sign = if random(state).is_multiple_of(2) { "" } else { "-" };
         match random(state) % 5 {
             0 => format!("{sign}{}", f32::from_bits(random(state) as u32 & 0x7f7f_ffff)),
             1 => format!("{sign}{:e}", f64::from_bits(random(state) & 0x7fdf_ffff_ffff_ffff)),

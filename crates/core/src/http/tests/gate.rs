@@ -71,8 +71,7 @@ fn check_routes(site: &Site) {
         let (nobody, metrics, one, manage) = match route.scope {
             Scope::Public => (0, 0, 0, 0),
             Scope::AnyKey => (401, 0, 0, 0),
-            Scope::Infer => (401, 403, 403, 0),
-            Scope::Manage => (401, 403, 403, 0),
+            Scope::Infer | Scope::Manage => (401, 403, 403, 0),
             Scope::Admin => (401, 403, 403, 403),
         };
         assert_eq!(refused(""), nobody, "{method} {path}");

@@ -132,7 +132,7 @@ impl Client {
 
     /// More bytes; false at the end of file.
     fn more(&mut self) -> bool {
-        let mut buffer = [0; 65_536];
+        let mut buffer = vec![0; 65_536];
         let size = self.stream.read(&mut buffer).unwrap();
         self.unread.extend_from_slice(&buffer[..size]);
         size > 0

@@ -1,15 +1,20 @@
 """The data plane, written in Rust. Every argument and result that is `bytes` is a JSON document."""
 
+from typing import Self, final
+
+__all__ = ["Core", "CoreError", "version"]
+
 class CoreError(Exception):
     """A refusal of the core: `args` is `(code, message)`, code one of Triton's eight in snake case."""
 
     code: str
     message: str
 
+@final
 class Core:
     """One inference server's data plane; its threads never take the GIL."""
 
-    def __init__(self, options: bytes) -> None:
+    def __new__(cls, options: bytes) -> Self:
         """Takes `CoreOptions`, opens the log and starts the threads; binds nothing.
 
         Raises `CoreError("invalid_arg")` naming an unknown or wrong field or a log file that cannot be written.
@@ -71,7 +76,10 @@ class Core:
         """Says whether the server is ready, as the control mode and `--strict-readiness` see it."""
 
     def pump_output(self, descriptor: int, labels: bytes) -> None:
-        """Takes over the read end of a worker's output pipe; each line becomes a log record with these fields."""
+        """Takes over the read end of a worker's output pipe; each line becomes a log record.
+
+        `labels` is `{"model","version","pid"}`.
+        """
 
     def log(self, record: bytes) -> None:
         """Writes a log record `{"level","message",…}`; never blocks, never raises for a full log queue."""

@@ -3,7 +3,7 @@
 use naiad_tensor::DataType;
 
 use super::half::{bf16_bits, f16_bits};
-use super::numbers::{Decimal, decimal};
+use super::numbers::{Decimal, TOO_BIG, decimal};
 use super::reader::Reader;
 use super::{Fault, Trouble};
 
@@ -30,7 +30,7 @@ pub(super) fn read(reader: &mut Reader<'_>, datatype: DataType, limit: u64) -> R
         DataType::Int32 => sink.array(reader, |r, out| signed(r).map(|v| put(out, (v as i32).to_le_bytes()))),
         DataType::Int64 => sink.array(reader, |r, out| signed(r).map(|v| put(out, v.to_le_bytes()))),
         DataType::Fp16 => sink.array(reader, |r, out| double(r).map(|v| put(out, f16_bits(v).to_le_bytes()))),
-        DataType::Bf16 => sink.array(reader, |r, out| single(r).map(|v| put(out, bf16_bits(v).to_le_bytes()))),
+        DataType::Bf16 => sink.array(reader, |r, out| double(r).map(|v| put(out, bf16_bits(v).to_le_bytes()))),
         DataType::Fp32 => sink.array(reader, |r, out| single(r).map(|v| put(out, v.to_le_bytes()))),
         DataType::Fp64 => sink.array(reader, |r, out| double(r).map(|v| put(out, v.to_le_bytes()))),
         DataType::Bytes => sink.array(reader, string),
@@ -108,7 +108,7 @@ impl Sink {
                         reader.at += 1;
                         depth -= 1;
                     }
-                    _ => return Err(reader.fault("Missing a comma or ] after an array element.").into()),
+                    _ => return Err(reader.fault("Missing a comma or ']' after an array element.").into()),
                 }
             }
         }
@@ -119,18 +119,15 @@ fn wrong(text: &str) -> Trouble {
     Trouble::text(format!("Unable to parse 'data': {text}"))
 }
 
-/// A value of the wrong kind: skipped first, so that broken JSON is called broken.
+/// A value of another kind; the caller looks whether it is a value at all.
 #[cold]
-fn mistyped(reader: &mut Reader<'_>, expected: &str) -> Trouble {
-    match reader.skip() {
-        Ok(()) => wrong(&format!("attempt to access JSON non-{expected} as {expected}")),
-        Err(fault) => fault.into(),
-    }
+fn mistyped(expected: &str, accessed: &str) -> Trouble {
+    wrong(&format!("attempt to access JSON non-{expected} as {accessed}"))
 }
 
 #[cold]
 fn too_big(reader: &Reader<'_>) -> Trouble {
-    Fault { message: "Number too big to be stored in double.", at: reader.at }.into()
+    Fault { message: TOO_BIG, at: reader.at }.into()
 }
 
 /// The number here and its text; `None` if something else stands here.
@@ -167,7 +164,7 @@ fn special(reader: &mut Reader<'_>) -> Result<f64, Trouble> {
             _ => Ok(f64::INFINITY),
         };
     }
-    Err(mistyped(reader, "number"))
+    Err(mistyped("number", "double"))
 }
 
 #[inline]
@@ -178,7 +175,7 @@ fn signed(reader: &mut Reader<'_>) -> Result<i64, Trouble> {
         reader.at += number.length;
         return Ok(value);
     }
-    Err(mistyped(reader, "signed-integer"))
+    Err(mistyped("signed-integer", "signed-integer"))
 }
 
 #[inline]
@@ -189,7 +186,7 @@ fn unsigned(reader: &mut Reader<'_>) -> Result<u64, Trouble> {
         reader.at += number.length;
         return Ok(value);
     }
-    Err(mistyped(reader, "unsigned-integer"))
+    Err(mistyped("unsigned-integer", "unsigned-integer"))
 }
 
 fn boolean(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Trouble> {
@@ -199,7 +196,7 @@ fn boolean(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Trouble> {
     } else if rest.starts_with(b"false") {
         (0, 5)
     } else {
-        return Err(mistyped(reader, "boolean"));
+        return Err(mistyped("boolean", "boolean"));
     };
     out.push(value);
     reader.at += length;
@@ -208,7 +205,7 @@ fn boolean(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Trouble> {
 
 fn string(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Trouble> {
     if reader.peek() != b'"' {
-        return Err(mistyped(reader, "string"));
+        return Err(Trouble::text("Unable to parse JSON bytes array: attempt to access JSON non-string as string"));
     }
     let start = out.len();
     put(out, [0; 4]);

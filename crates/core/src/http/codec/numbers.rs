@@ -1,5 +1,9 @@
 //! Decimal text to floats and integers: eight digits at a time, correctly rounded, the standard parser where unsure.
 
+use super::Fault;
+
+pub(super) const TOO_BIG: &str = "Number too big to be stored in double.";
+
 /// Exact powers of ten in an f64.
 const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
@@ -140,14 +144,22 @@ impl Decimal {
         if !self.integer {
             return None;
         }
+        if self.exact
+            && let Ok(value) = i64::try_from(self.mantissa)
+        {
+            return Some(if self.negative { -value } else { value });
+        }
         std::str::from_utf8(&text[..self.length]).ok()?.parse().ok()
     }
 
     /// As an unsigned integer; `None` if it is none of 64 bits.
     #[inline]
     pub(super) fn to_u64(self, text: &[u8]) -> Option<u64> {
-        if !self.integer || self.negative {
+        if !self.integer || (self.negative && self.mantissa != 0) {
             return None;
+        }
+        if self.exact {
+            return Some(self.mantissa);
         }
         std::str::from_utf8(&text[..self.length]).ok()?.parse().ok()
     }
@@ -157,6 +169,14 @@ impl Decimal {
 pub(super) fn slow_f64(text: &str) -> Option<f64> {
     let value: f64 = text.parse().ok()?;
     (value.is_finite() || text.contains(['N', 'I'])).then_some(value)
+}
+
+/// Refuses a number of which an f64 holds no finite value; only a long or exponential text can be one.
+pub(super) fn check_range(text: &str, at: usize) -> Result<(), Fault> {
+    if (text.len() > 300 || text.contains(['e', 'E'])) && slow_f64(text).is_none() {
+        return Err(Fault { message: TOO_BIG, at });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ build:  ## Create the environment and compile the Rust core
 .PHONY: fmt
 fmt:  ## Format the Rust and Python code
 	@$(BUILD) packages dev lint
-	cargo fmt $(CARGO_WORKSPACE)
+	cargo fmt $(CARGO_WORKSPACE) --all
 	ruff format .
 	ruff check --fix .
 
@@ -66,7 +66,7 @@ lock:  ## Resolve the dependencies anew and write the lock files
 
 .PHONY: $(CHECKS)
 check-rustfmt:
-	cargo fmt $(CARGO_WORKSPACE) --check
+	cargo fmt $(CARGO_WORKSPACE) --all --check
 check-clippy:
 	cargo clippy $(CARGO_WORKSPACE) --locked --workspace --all-targets -- -D warnings
 check-deny:

@@ -1,19 +1,27 @@
 """The data plane, written in Rust. Every argument and result that is `bytes` is a JSON document."""
 
+from typing import Self, final
+
+__all__ = ["Core", "CoreError", "version"]
+
 class CoreError(Exception):
     """A refusal of the core: `args` is `(code, message)`, code one of Triton's eight in snake case."""
 
     code: str
     message: str
 
+@final
 class Core:
     """One inference server's data plane; its threads never take the GIL."""
 
-    def __init__(self, options: bytes) -> None:
-        """Takes `CoreOptions`; raises `CoreError("invalid_arg")` naming an unknown or wrong field. Binds nothing."""
+    def __new__(cls, options: bytes) -> Self:
+        """Takes `CoreOptions`, opens the log and starts the threads; binds nothing.
+
+        Raises `CoreError("invalid_arg")` naming an unknown or wrong field or a log file that cannot be written.
+        """
 
     def start(self) -> bytes:
-        """Binds the listeners and starts the threads.
+        """Binds the listeners; every other method works before, too.
 
         Answers `{"http","grpc","metrics","boot_id"}`: `host:port` or null where off.
         Raises `CoreError("unavailable")` naming the occupied address.
@@ -68,7 +76,10 @@ class Core:
         """Says whether the server is ready, as the control mode and `--strict-readiness` see it."""
 
     def pump_output(self, descriptor: int, labels: bytes) -> None:
-        """Takes over the read end of a worker's output pipe; each line becomes a log record with these fields."""
+        """Takes over the read end of a worker's output pipe; each line becomes a log record.
+
+        `labels` is `{"model","version","pid"}`.
+        """
 
     def log(self, record: bytes) -> None:
         """Writes a log record `{"level","message",…}`; never blocks, never raises for a full log queue."""

@@ -15,10 +15,13 @@ class Core:
     """One inference server's data plane; its threads never take the GIL."""
 
     def __new__(cls, options: bytes) -> Self:
-        """Takes `CoreOptions`; raises `CoreError("invalid_arg")` naming an unknown or wrong field. Binds nothing."""
+        """Takes `CoreOptions`, opens the log and starts the threads; binds nothing.
+
+        Raises `CoreError("invalid_arg")` naming an unknown or wrong field or a log file that cannot be written.
+        """
 
     def start(self) -> bytes:
-        """Binds the listeners and starts the threads.
+        """Binds the listeners; every other method works before, too.
 
         Answers `{"http","grpc","metrics","boot_id"}`: `host:port` or null where off.
         Raises `CoreError("unavailable")` naming the occupied address.

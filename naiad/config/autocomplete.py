@@ -115,12 +115,13 @@ def _agree(where: str, tensor: Any, dims: list[int], recorded: Any) -> None:
     written = v2_name(tensor.data_type)
     if written and recorded.datatype and written != recorded.datatype:
         raise ConfigError(
-            f"{where}: input '{tensor.name}': data_type: expected TYPE_{recorded.datatype} as traced, got TYPE_{written}"
+            f"{where}: input '{tensor.name}': data_type: expected TYPE_{recorded.datatype} as traced, "
+            f"got TYPE_{written}"
         )
     if recorded.shape is not None and len(dims) != len(recorded.shape):
         raise ConfigError(
-            f"{where}: input '{tensor.name}': dims: expected {len(recorded.shape)} dims with the batch as in the traced "
-            f"shape {list(recorded.shape)}, got {dims}"
+            f"{where}: input '{tensor.name}': dims: expected {len(recorded.shape)} dims with the batch as in the "
+            f"traced shape {list(recorded.shape)}, got {dims}"
         )
 
 

@@ -92,7 +92,7 @@ def _top_level(text: str) -> frozenset[str]:
 
 
 def _explain(error: text_format.ParseError, text: str, source: str) -> str:
-    line, column = error.GetLine() or 1, error.GetColumn() or 1  # type: ignore[no-untyped-call]
+    line, column = error.GetLine() or 1, error.GetColumn() or 1
     cause = re.sub(r"^(\d+):(\d+) : ", "", str(error))
     unknown = re.search(r'no field named "(\w+)"', cause)
     hint = ""

@@ -36,13 +36,13 @@ def read_torchscript(archive: zipfile.ZipFile, top: str) -> Signature:
     inputs = []
     for position, (name, kind) in enumerate(arguments):
         example = examples[position] if position < len(examples) else None
-        known = isinstance(example, Tensor)
+        known = example if isinstance(example, Tensor) else None
         inputs.append(
             TensorSignature(
                 name=name,
                 type=kind,
-                datatype=example.datatype if known else None,
-                shape=example.shape if known else None,
+                datatype=known.datatype if known else None,
+                shape=known.shape if known else None,
             )
         )
     kind = "traced" if record is not None else "scripted, or traced without its inputs"

@@ -249,7 +249,8 @@ def test_version(cli):
 
 
 def test_no_framework_is_imported_for_a_small_command(cli):
-    code = "import sys; sys.argv=['naiad','--version']\ntry:\n from naiad.cli.main import main; main()\nexcept SystemExit: pass\n"
+    code = "import sys; sys.argv=['naiad','--version']\ntry:\n from naiad.cli.main import main; main()\n"
+    code += "except SystemExit: pass\n"
     code += "print([m for m in ('fastapi','sqlalchemy','numpy','httpx','torch') if m in sys.modules])"
     ended = subprocess.run(
         [sys.executable, "-c", code], env=cli.environment, capture_output=True, text=True, timeout=30, check=True

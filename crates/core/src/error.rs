@@ -23,6 +23,38 @@ pub enum Code {
     Cancelled,
 }
 
+impl Code {
+    const ALL: [Self; 8] = [
+        Self::Unknown,
+        Self::Internal,
+        Self::NotFound,
+        Self::InvalidArg,
+        Self::Unavailable,
+        Self::Unsupported,
+        Self::AlreadyExists,
+        Self::Cancelled,
+    ];
+
+    /// The code in snake case, as it crosses to Python.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Internal => "internal",
+            Self::NotFound => "not_found",
+            Self::InvalidArg => "invalid_arg",
+            Self::Unavailable => "unavailable",
+            Self::Unsupported => "unsupported",
+            Self::AlreadyExists => "already_exists",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The code of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
+    }
+}
+
 /// Why an inference or management request failed. `Display` is the text that clients see; protocol §6 gives them.
 #[derive(Clone, Debug, Error)]
 pub enum InferError {

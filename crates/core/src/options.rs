@@ -1,46 +1,49 @@
-//! How the data plane is set up; crosses from Python once, at start.
+//! How the core is set up: one document from Python, refused where a field is unknown.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-/// Options of one server; an unknown field is an error.
+use crate::error::InferError;
+
+/// Everything that the core is told before it starts.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CoreOptions {
     /// `name` of the server metadata.
-    #[serde(default = "server_id")]
+    #[serde(default = "naiad")]
     pub server_id: String,
     /// `version` of the server metadata.
     pub server_version: String,
-    /// The v2 listener; none = off.
+    /// The v2 listener; none = no HTTP.
+    #[serde(default)]
     pub http: Option<ListenerOptions>,
-    /// Bound of the JSON part, of each tensor made from JSON and of a raw body, in bytes (W23).
+    /// Bound of the JSON part, of a tensor expanded from JSON and of a raw body (W23).
     #[serde(default = "max_input_size")]
     pub max_input_size: u64,
-    /// Bound of a whole body with a binary tail, in bytes.
+    /// Bound of the whole body where a binary tail is present.
     #[serde(default = "max_binary_size")]
     pub max_binary_size: u64,
-    /// Deny whatever comes without a key; false = keyless loopback.
+    /// Whether every request but health needs a key.
     pub require_key: bool,
-    /// BLAKE3 hex digest of an `admin` key that works before any snapshot.
+    /// BLAKE3 digest of an `admin` key that works before any snapshot.
     #[serde(default)]
     pub bootstrap_key: Option<String>,
-    /// Whether a load call without a key may carry `file:` content (W68).
+    /// Whether a load request without a key may carry `file:` content.
     #[serde(default)]
     pub allow_file_override: bool,
-    /// Who decides what is loaded.
-    #[serde(default)]
+    /// Who may load and unload.
     pub model_control: ModelControl,
-    /// tokio threads.
+    /// Threads that move bytes.
     #[serde(default = "io_threads")]
     pub io_threads: usize,
-    /// Bytes that all queued and running requests and arenas may hold.
+    /// Bytes that queued and running requests and arenas may hold.
     pub byte_budget: u64,
-    /// Microseconds to spin for a reply before sleeping.
+    /// How long to spin before sleeping.
     #[serde(default)]
     pub busy_poll_us: u64,
-    /// `Host` values accepted beside loopback names and the bound address; `*` = any.
+    /// Further `Host` values; `*` = any.
     #[serde(default)]
     pub allowed_hosts: Vec<String>,
     /// Where log records go.
@@ -48,34 +51,33 @@ pub struct CoreOptions {
     pub log: LogOptions,
 }
 
-/// One listening address.
+/// Where to listen.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerOptions {
-    /// An IP address.
-    pub address: String,
-    /// 0 = the system picks one.
+    /// The address to bind.
+    pub address: IpAddr,
+    /// The port; 0 picks one.
     pub port: u16,
-    /// `SO_REUSEPORT`.
+    /// Whether another process may bind the same port.
     #[serde(default)]
     pub reuse_port: bool,
 }
 
-/// `--model-control-mode`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+/// Who decides what is loaded.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelControl {
-    /// All models at start.
-    #[default]
+    /// Everything at start, nothing later.
     None,
-    /// The repository is scanned.
+    /// The repository's changes.
     Poll,
-    /// Clients load and unload.
+    /// Requests.
     Explicit,
 }
 
-/// Sinks and levels of the log.
-#[derive(Clone, Debug, Deserialize)]
+/// Where log records go and which of them.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogOptions {
     /// How a line looks.
@@ -87,25 +89,19 @@ pub struct LogOptions {
     /// A file instead of stderr.
     #[serde(default)]
     pub file: Option<PathBuf>,
-    /// A folder that gets one `<name>.jsonl` a model.
+    /// A folder for one JSON lines file a model.
     #[serde(default)]
     pub dir: Option<PathBuf>,
 }
 
-impl Default for LogOptions {
-    fn default() -> Self {
-        Self { format: LogFormat::Default, level: LogLevels::default(), file: None, dir: None }
-    }
-}
-
-/// `--log-format`.
+/// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Triton's line: `I1122 14:24:01.987651 17437 …] "msg"`.
+    /// Triton's own.
     #[default]
     #[serde(rename = "default")]
     Default,
-    /// `2026-01-02T03:04:05Z I …`.
+    /// Triton's with an ISO 8601 time.
     #[serde(rename = "ISO8601")]
     Iso8601,
     /// One JSON object a line.
@@ -117,13 +113,13 @@ pub enum LogFormat {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogLevels {
-    /// `--log-info`.
+    /// What happens.
     pub info: bool,
-    /// `--log-warning`.
+    /// What may go wrong.
     pub warning: bool,
-    /// `--log-error`.
+    /// What went wrong.
     pub error: bool,
-    /// `--log-verbose`.
+    /// How much detail, 0 = none.
     pub verbose: u32,
 }
 
@@ -133,19 +129,37 @@ impl Default for LogLevels {
     }
 }
 
-fn server_id() -> String {
+impl CoreOptions {
+    /// Reads the document; the message names the field that is wrong.
+    pub fn from_json(document: &[u8]) -> Result<Self, InferError> {
+        let options: Self = parse("CoreOptions", document)?;
+        if options.io_threads == 0 {
+            return Err(InferError::InvalidArgument(
+                "CoreOptions: 'io_threads': expected at least 1, got 0".to_owned(),
+            ));
+        }
+        Ok(options)
+    }
+}
+
+/// Reads a document that crosses from Python; `what` names it in the message.
+pub fn parse<'a, T: Deserialize<'a>>(what: &str, document: &'a [u8]) -> Result<T, InferError> {
+    serde_json::from_slice(document).map_err(|fault| InferError::InvalidArgument(format!("{what}: {fault}")))
+}
+
+fn naiad() -> String {
     "naiad".to_owned()
 }
 
-const fn max_input_size() -> u64 {
+fn max_input_size() -> u64 {
     64 << 20
 }
 
-const fn max_binary_size() -> u64 {
+fn max_binary_size() -> u64 {
     2 << 30
 }
 
-const fn io_threads() -> usize {
+fn io_threads() -> usize {
     2
 }
 
@@ -153,10 +167,19 @@ const fn io_threads() -> usize {
 mod tests {
     use super::*;
 
+    const LEAST: &str = r#"{"server_version":"1","require_key":false,"model_control":"none","byte_budget":1}"#;
+
+    #[test]
+    fn defaults_fill_what_is_left_out() {
+        let options = CoreOptions::from_json(LEAST.as_bytes()).unwrap();
+        assert_eq!((options.server_id.as_str(), options.max_input_size), ("naiad", 67_108_864));
+        assert!(options.log.level.info && options.http.is_none());
+    }
+
     #[test]
     fn an_unknown_field_is_named() {
-        let text = r#"{"server_version":"1","require_key":false,"byte_budget":1,"http":null,"htpp":1}"#;
-        let error = serde_json::from_str::<CoreOptions>(text).unwrap_err().to_string();
-        assert!(error.contains("unknown field `htpp`"), "{error}");
+        let document = LEAST.replace('}', r#","htttp":null}"#);
+        let text = CoreOptions::from_json(document.as_bytes()).unwrap_err().to_string();
+        assert!(text.contains("unknown field `htttp`"), "{text}");
     }
 }

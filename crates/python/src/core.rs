@@ -1,192 +1,136 @@
 //! `Core`: one server's data plane as Python holds it. Whatever waits lets go of the GIL first.
 
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::OnceLock;
+use std::process;
 use std::time::Duration;
 
 use naiad_core::InferError;
-use naiad_core::error::Code;
 use naiad_core::options::CoreOptions;
-use naiad_core::server::commands::Next;
-use naiad_core::server::{Server, StartError};
-use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyRuntimeError};
+use naiad_core::server::Server;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
-create_exception!(_core, CoreError, PyException, "A refusal of the core: `args` is `(code, message)`.");
-
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Unknown => "unknown",
-        Code::Internal => "internal",
-        Code::NotFound => "not_found",
-        Code::InvalidArg => "invalid_arg",
-        Code::Unavailable => "unavailable",
-        Code::Unsupported => "unsupported",
-        Code::AlreadyExists => "already_exists",
-        Code::Cancelled => "cancelled",
-    }
-}
-
-fn refuse(code: Code, message: impl Into<String>) -> PyErr {
-    CoreError::new_err((code_name(code), message.into()))
-}
-
-fn refused(error: &InferError) -> PyErr {
-    refuse(error.code(), error.to_string())
-}
-
-fn parse<T: DeserializeOwned>(what: &str, text: &[u8]) -> PyResult<T> {
-    serde_json::from_slice(text).map_err(|error| refuse(Code::InvalidArg, format!("{what}: {error}")))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WorkerPlace {
-    model: String,
-    version: u64,
-    instance: u32,
-}
+use crate::error::raise;
 
 /// One inference server's data plane; its threads never take the GIL.
 #[pyclass(frozen, module = "naiad._core")]
 pub struct Core {
-    options: CoreOptions,
-    server: OnceLock<Server>,
+    server: Server,
     /// A fork copies the handle without the threads, so only this process may use it.
     pid: u32,
 }
 
 impl Core {
-    fn server(&self) -> PyResult<&Server> {
-        let pid = std::process::id();
+    /// Does something without the GIL, in the process that made the core.
+    fn call<T: Send>(
+        &self,
+        py: Python<'_>,
+        action: impl FnOnce(&Server) -> Result<T, InferError> + Send,
+    ) -> PyResult<T> {
+        let pid = process::id();
         if pid != self.pid {
-            let text = format!("this Core belongs to process {}, not to its fork {pid}", self.pid);
+            let text = format!("this Core belongs to process {}, and process {pid} is a fork of it", self.pid);
             return Err(PyRuntimeError::new_err(text));
         }
-        self.server.get().ok_or_else(|| refuse(Code::Unavailable, "the core is not started"))
+        py.detach(|| action(&self.server)).map_err(|error| raise(py, &error))
     }
 }
 
 #[pymethods]
 impl Core {
     #[new]
-    fn new(options: &[u8]) -> PyResult<Self> {
-        let options = parse("options", options)?;
-        Ok(Self { options, server: OnceLock::new(), pid: std::process::id() })
+    fn new(py: Python<'_>, options: &[u8]) -> PyResult<Self> {
+        let server = py.detach(|| CoreOptions::from_json(options).and_then(Server::new));
+        Ok(Self { server: server.map_err(|error| raise(py, &error))?, pid: process::id() })
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
-        if self.server.get().is_some() {
-            return Err(refuse(Code::AlreadyExists, "the core is already started"));
-        }
-        let server = py
-            .detach(|| Server::start(self.options.clone()))
-            .map_err(|StartError(code, message)| refuse(code, message))?;
-        let addresses = serde_json::to_vec(server.addresses()).expect("addresses are plain strings");
-        self.server.set(server).map_err(|_| refuse(Code::AlreadyExists, "the core is already started"))?;
-        Ok(addresses)
+        self.call(py, |server| {
+            let addresses = server.start()?;
+            serde_json::to_vec(&addresses).map_err(|fault| InferError::Internal(fault.to_string()))
+        })
     }
 
     fn next_command(&self, py: Python<'_>, timeout_millis: u64) -> PyResult<Option<Vec<u8>>> {
-        let server = self.server()?;
-        match py.detach(|| server.next_command(Duration::from_millis(timeout_millis))) {
-            Next::Command(command) => Ok(Some(command)),
-            Next::Nothing => Ok(None),
-            Next::Stopped => Err(refuse(Code::Cancelled, "the core is stopped")),
-        }
+        self.call(py, |server| server.commands().next(Duration::from_millis(timeout_millis)))
     }
 
-    fn complete(&self, command_id: u64, result: &[u8]) -> PyResult<()> {
-        // A client that went away no longer waits: that is no error.
-        self.server()?.complete(command_id, parse("result", result)?);
-        Ok(())
+    fn complete(&self, py: Python<'_>, command_id: u64, result: &[u8]) -> PyResult<()> {
+        self.call(py, |server| server.commands().complete(command_id, result))
     }
 
-    fn open_worker(&self, spec: &[u8]) -> PyResult<(u64, RawFd)> {
-        let place: WorkerPlace = parse("spec", spec)?;
-        let opened = self.server()?.open_worker(&place.model, place.version, place.instance);
-        let (worker, descriptor) =
-            opened.map_err(|error| refuse(Code::Unavailable, format!("cannot open a worker's channel: {error}")))?;
-        Ok((worker, descriptor.into_raw_fd()))
+    fn open_worker(&self, py: Python<'_>, spec: &[u8]) -> PyResult<(u64, RawFd)> {
+        let (worker, end) = self.call(py, |server| server.open_worker(spec))?;
+        Ok((worker, end.into_raw_fd()))
     }
 
     fn close_worker(&self, py: Python<'_>, worker: u64) -> PyResult<()> {
-        let server = self.server()?;
-        py.detach(|| server.close_worker(worker));
-        Ok(())
+        self.call(py, |server| {
+            server.close_worker(worker);
+            Ok(())
+        })
     }
 
     fn attach_worker(&self, py: Python<'_>, model: &str, version: u64, worker: u64) -> PyResult<()> {
-        let server = self.server()?;
-        py.detach(|| server.attach_worker(model, version, worker)).map_err(|error| refused(&error))
+        self.call(py, |server| server.attach_worker(model, version, worker))
     }
 
     fn publish(&self, py: Python<'_>, spec: &[u8]) -> PyResult<()> {
-        let spec = parse("spec", spec)?;
-        let server = self.server()?;
-        py.detach(|| server.publish(spec)).map_err(|error| refused(&error))
+        self.call(py, |server| server.publish(spec))
     }
 
     fn retire(&self, py: Python<'_>, model: &str, version: u64, drain_millis: u64) -> PyResult<bool> {
-        let server = self.server()?;
-        Ok(py.detach(|| server.retire(model, version, Duration::from_millis(drain_millis))))
+        self.call(py, |server| Ok(server.retire(model, version, Duration::from_millis(drain_millis))))
     }
 
     fn retire_replaced(&self, py: Python<'_>, model: &str, drain_millis: u64) -> PyResult<bool> {
-        let server = self.server()?;
-        Ok(py.detach(|| server.retire_replaced(model, Duration::from_millis(drain_millis))))
+        self.call(py, |server| Ok(server.retire_replaced(model, Duration::from_millis(drain_millis))))
     }
 
-    fn set_index(&self, rows: &[u8]) -> PyResult<()> {
-        self.server()?.set_index(parse("rows", rows)?);
-        Ok(())
+    fn set_index(&self, py: Python<'_>, rows: &[u8]) -> PyResult<()> {
+        self.call(py, |server| server.set_index(rows))
     }
 
-    fn set_access(&self, snapshot: &[u8]) -> PyResult<Vec<u8>> {
-        let server = self.server()?;
-        let generation =
-            server.set_access(parse("snapshot", snapshot)?).map_err(|text| refuse(Code::InvalidArg, text))?;
-        let answer = serde_json::json!({"boot_id": server.addresses().boot_id, "generation": generation});
-        Ok(answer.to_string().into_bytes())
+    fn set_access(&self, py: Python<'_>, snapshot: &[u8]) -> PyResult<Vec<u8>> {
+        self.call(py, |server| server.set_access(snapshot))
     }
 
-    fn set_ready(&self, ready: bool) -> PyResult<()> {
-        self.server()?.set_ready(ready);
-        Ok(())
+    fn set_ready(&self, py: Python<'_>, ready: bool) -> PyResult<()> {
+        self.call(py, |server| {
+            server.set_ready(ready);
+            Ok(())
+        })
     }
 
-    fn pump_output(&self, descriptor: RawFd, labels: &[u8]) -> PyResult<()> {
-        let server = self.server()?;
-        let labels = parse("labels", labels)?;
-        let owned = own(descriptor);
-        server
-            .pump_output(owned, labels)
-            .map_err(|error| refuse(Code::InvalidArg, format!("descriptor {descriptor}: {error}")))
+    fn pump_output(&self, py: Python<'_>, descriptor: RawFd, labels: &[u8]) -> PyResult<()> {
+        if descriptor < 0 {
+            return Err(PyValueError::new_err(format!("expected a descriptor, got {descriptor}")));
+        }
+        let pipe = own(descriptor);
+        self.call(py, |server| server.pump_output(pipe, labels))
     }
 
-    fn log(&self, record: &[u8]) -> PyResult<()> {
-        self.server()?.logger().write_json(record).map_err(|text| refuse(Code::InvalidArg, text))
+    fn log(&self, py: Python<'_>, record: &[u8]) -> PyResult<()> {
+        self.call(py, |server| server.write_log(record))
     }
 
     fn drain(&self, py: Python<'_>, deadline_millis: u64) -> PyResult<bool> {
-        let server = self.server()?;
-        Ok(py.detach(|| server.drain(Duration::from_millis(deadline_millis))))
+        self.call(py, |server| Ok(server.drain(Duration::from_millis(deadline_millis))))
     }
 
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
-        let server = self.server()?;
-        py.detach(|| server.stop());
-        Ok(())
+        self.call(py, |server| {
+            server.stop();
+            Ok(())
+        })
     }
 }
 
 /// Takes over a descriptor that Python hands in and no longer uses.
 fn own(descriptor: RawFd) -> OwnedFd {
     #[expect(unsafe_code, reason = "a raw descriptor is all that Python can hand over")]
-    // SAFETY: `pump_output` documents that it takes the descriptor over; Python does not use it again.
+    // SAFETY: it is not -1, and `pump_output` documents that it takes the descriptor over: Python never uses or closes
+    // it again.
     unsafe {
         OwnedFd::from_raw_fd(descriptor)
     }

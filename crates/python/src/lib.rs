@@ -1,13 +1,14 @@
 //! The doors between Python and the core: a table of contents, no logic.
 
 mod core;
+mod error;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<core::Core>()?;
-    module.add("CoreError", module.py().get_type::<core::CoreError>())?;
+    module.add("CoreError", module.py().get_type::<error::CoreError>())?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
     Ok(())
 }

@@ -1,37 +1,31 @@
-//! Naiad's own routes, scope `admin`: the access snapshot, inspection, the table of routes.
-
-use std::sync::Arc;
+//! What the control plane does to a server: access, dry runs, the table of routes.
 
 use hyper::Response;
-use serde_json::{Value, json};
+use serde_json::value::RawValue;
 
-use super::body::Chunks;
-use super::limits::{self, BodyLimits};
-use super::repository;
+use super::body::ResponseBody;
+use super::error::{empty, json, json_text};
+use super::limits::Part;
+use super::repository::syntax_fault;
 use super::routes::ROUTES;
-use super::{Answer, Inbound, json as ok};
-use crate::auth::Snapshot;
-use crate::error::InferError;
-use crate::server::Shared;
-use crate::server::commands::Request;
+use super::{Answer, Call};
+use crate::server::commands::Command;
 
-/// `PUT /naiad/v1/access`: a full snapshot; answers what is in force now.
-pub(super) async fn access(shared: &Arc<Shared>, inbound: Inbound) -> Answer {
-    let limit = shared.options.max_input_size;
-    let body = limits::read(inbound.body, BodyLimits { json: limit, whole: limit }).await?;
-    let snapshot: Snapshot = serde_json::from_slice(&body)
-        .map_err(|error| InferError::InvalidArgument(format!("access snapshot: {error}")))?;
-    let generation = shared.gate.set(snapshot).map_err(InferError::InvalidArgument)?;
-    Ok(ok(json!({"boot_id": shared.boot_id, "generation": generation}).to_string()))
+/// `PUT /naiad/v1/access`
+pub async fn set_access(call: &mut Call) -> Answer {
+    let document = call.read(Part::Json).await?;
+    Ok(json_text(call.shared.set_access(&document)?.into()))
 }
 
-/// `POST /naiad/v1/inspect`: what a model file says, by Python.
-pub(super) async fn inspect(shared: &Arc<Shared>, inbound: Inbound) -> Answer {
-    let parameters = repository::read_object(shared, inbound).await?;
-    repository::ask(shared, Request::Inspect { parameters: Value::Object(parameters) }).await
+/// `POST /naiad/v1/inspect`: a dry run, made by Python in a restricted worker.
+pub async fn inspect(call: &mut Call) -> Answer {
+    let body = call.read(Part::Json).await?;
+    let parameters: Box<RawValue> = serde_json::from_slice(&body).map_err(|fault| syntax_fault(&body, &fault))?;
+    let answer = call.shared.commands.ask(Command::Inspect { parameters }).await?;
+    Ok(answer.map_or_else(empty, |body| json(&body)))
 }
 
-/// `GET /naiad/v1/routes`: the live table, for the route × key test (A1).
-pub(super) fn routes() -> Response<Chunks> {
-    ok(json!(ROUTES).to_string())
+/// `GET /naiad/v1/routes`
+pub fn routes() -> Response<ResponseBody> {
+    json(&ROUTES)
 }

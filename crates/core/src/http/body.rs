@@ -1,51 +1,78 @@
-//! The body of a response: a few chunks that leave without being joined.
+//! A response's body: a few byte ranges, sent as they are, with their length known.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// Chunks in order; their exact sum becomes `Content-Length`.
+use super::connection::Progress;
+use crate::server::Active;
+
+/// Counts the request as running until its last byte is handed over.
+#[derive(Debug)]
+struct Running {
+    _active: Active,
+    progress: Arc<Progress>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.progress.answered();
+    }
+}
+
+/// Ranges in the order in which they are sent.
 #[derive(Debug, Default)]
-pub struct Chunks {
-    chunks: VecDeque<Bytes>,
+pub struct ResponseBody {
+    first: Bytes,
+    rest: VecDeque<Bytes>,
     left: u64,
+    running: Option<Running>,
 }
 
-impl Chunks {
-    /// A body of one chunk.
-    pub fn one(chunk: Bytes) -> Self {
-        Self::many([chunk])
+impl ResponseBody {
+    /// A body of one range and those that follow it.
+    pub fn of(first: Bytes, rest: VecDeque<Bytes>) -> Self {
+        let left = rest.iter().fold(first.len() as u64, |sum, part| sum + part.len() as u64);
+        Self { first, rest, left, running: None }
     }
 
-    /// A body of several; empty chunks are left out.
-    pub fn many(chunks: impl IntoIterator<Item = Bytes>) -> Self {
-        let chunks: VecDeque<Bytes> = chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect();
-        let left = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        Self { chunks, left }
+    /// Keeps the request running for as long as the body lives.
+    pub(crate) fn keep(&mut self, active: Active, progress: Arc<Progress>) {
+        self.running = Some(Running { _active: active, progress });
     }
 }
 
-impl Body for Chunks {
+impl From<Bytes> for ResponseBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::of(bytes, VecDeque::new())
+    }
+}
+
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = self.chunks.pop_front();
-        if let Some(chunk) = &next {
-            self.left -= chunk.len() as u64;
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        loop {
+            let part = std::mem::take(&mut self.first);
+            if !part.is_empty() {
+                self.left -= part.len() as u64;
+                return Poll::Ready(Some(Ok(Frame::data(part))));
+            }
+            match self.rest.pop_front() {
+                Some(next) => self.first = next,
+                None => return Poll::Ready(None),
+            }
         }
-        Poll::Ready(next.map(|chunk| Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.chunks.is_empty()
+        self.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,92 +1,175 @@
-//! Turns a failure into a response; the only place that knows HTTP status numbers.
+//! What a failure looks like on the wire: the only place of the HTTP listener that names a status.
 
 use bytes::Bytes;
-use hyper::{Response, StatusCode, header};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
 
-use crate::auth::{Refusal, UNAUTHENTICATED};
+use super::body::ResponseBody;
+use crate::auth::Refusal;
 use crate::error::{Code, InferError};
-use crate::http::body::Chunks;
 
-/// What the frontend itself refuses, before the engine sees anything.
-#[derive(Debug)]
-pub enum HttpError {
-    /// W1.
-    NotFound,
-    /// W3.
-    MethodNotAllowed,
-    /// A `Host` that is not ours (F2).
-    Misdirected(String),
-    /// A state-changing request of a foreign web page (F2).
-    CrossSite,
-    /// The gate's answer.
-    Refused(Refusal),
-    /// A failure of the engine or of a codec.
-    Failed(InferError),
-    /// A failure with a status that its route decides (W8, W10).
-    Routed(RoutedStatus, String),
+/// The status of a core code (protocol §2).
+fn status(code: Code) -> StatusCode {
+    match code {
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::InvalidArg | Code::Unknown | Code::AlreadyExists | Code::Cancelled => StatusCode::BAD_REQUEST,
+        Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Unsupported => StatusCode::NOT_IMPLEMENTED,
+    }
 }
 
-/// Statuses that single routes choose against the code's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RoutedStatus {
-    /// 400.
-    BadRequest,
-    /// 500.
-    Internal,
-    /// 413, outside the v2 routes.
-    TooLarge,
+const NO_KEY: &str = "missing or invalid API key: send it as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'";
+
+/// A refusal on its way to the client.
+#[derive(Debug)]
+pub struct HttpError {
+    status: StatusCode,
+    text: String,
+    allow: Option<&'static str>,
+    closes: bool,
+    /// How many bytes of an unread body are worth reading, so that the client sees the answer.
+    pub drain: u64,
+}
+
+const SMALL_DRAIN: u64 = 1 << 20;
+const LARGE_DRAIN: u64 = 256 << 20;
+
+impl HttpError {
+    fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), allow: None, closes: false, drain: SMALL_DRAIN }
+    }
+
+    /// W1: no such route.
+    pub fn no_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Not Found")
+    }
+
+    /// W3: the route has other verbs.
+    pub fn wrong_verb(allow: &'static str) -> Self {
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") }
+    }
+
+    /// The request is wrong.
+    pub fn bad_request(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// F2: a `Host` that this server is not known by.
+    pub fn wrong_host(host: &str) -> Self {
+        let text = format!("this server does not answer to the host name '{host}'; --allowed-host adds one");
+        Self::new(StatusCode::MISDIRECTED_REQUEST, text)
+    }
+
+    /// F2, W68: known and not allowed.
+    pub fn forbidden(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, text)
+    }
+
+    /// The body did not come in time.
+    pub fn too_slow(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, text).closing(0)
+    }
+
+    /// W9: live or ready is asked and the answer is no.
+    pub fn not_ready(text: impl Into<String>) -> Self {
+        Self::bad_request(text)
+    }
+
+    /// Something of ours broke; the details are in the log.
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error; the server's log says more")
+    }
+
+    /// A body above its limit: W23 wants 400 with Triton's text, and the client mostly sends it all before it reads.
+    pub fn too_large(text: impl Into<String>) -> Self {
+        Self { drain: LARGE_DRAIN, ..Self::bad_request(text) }
+    }
+
+    /// Ends the connection after the answer.
+    #[must_use]
+    pub fn closing(mut self, drain: u64) -> Self {
+        self.closes = true;
+        self.drain = drain;
+        self
+    }
+
+    /// A code of the core that has no error of its own here.
+    pub fn of(code: Code, text: impl Into<String>) -> Self {
+        Self::new(status(code), text)
+    }
+
+    /// Whether it is a fault of ours, worth a record.
+    pub fn is_ours(&self) -> bool {
+        self.status == StatusCode::INTERNAL_SERVER_ERROR
+    }
+
+    /// The text that the client reads.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Puts a service's public name where the text names the model behind it.
+    #[must_use]
+    pub fn speaking_of(mut self, internal: &str, public: &str) -> Self {
+        if internal != public {
+            self.text = self.text.replace(&format!("'{internal}'"), &format!("'{public}'"));
+        }
+        self
+    }
+
+    /// W5: every error body is JSON.
+    pub fn response(self) -> Response<ResponseBody> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: &'a str,
+        }
+        let mut response = json(&Body { error: &self.text });
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
 }
 
 impl From<InferError> for HttpError {
     fn from(error: InferError) -> Self {
-        Self::Failed(error)
+        Self::of(error.code(), error.to_string())
     }
 }
 
-const fn status(code: Code) -> StatusCode {
-    match code {
-        Code::NotFound => StatusCode::NOT_FOUND,
-        Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        Code::Unsupported => StatusCode::NOT_IMPLEMENTED,
-        Code::InvalidArg | Code::Unknown | Code::AlreadyExists | Code::Cancelled => StatusCode::BAD_REQUEST,
+impl From<Refusal> for HttpError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unauthorized => Self::new(StatusCode::UNAUTHORIZED, NO_KEY),
+            Refusal::Forbidden(text) => Self::forbidden(text),
+        }
     }
 }
 
-impl HttpError {
-    /// The status and text of this failure.
-    fn parts(self) -> (StatusCode, String) {
-        match self {
-            Self::NotFound => (StatusCode::NOT_FOUND, "Not Found".to_owned()),
-            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".to_owned()),
-            Self::Misdirected(host) => (
-                StatusCode::MISDIRECTED_REQUEST,
-                format!("host '{host}' is not served here; allow it with --allowed-host"),
-            ),
-            Self::CrossSite => (StatusCode::FORBIDDEN, "cross-site requests are refused".to_owned()),
-            Self::Refused(Refusal::Unauthenticated) => (StatusCode::UNAUTHORIZED, UNAUTHENTICATED.to_owned()),
-            Self::Refused(Refusal::Forbidden(text)) => (StatusCode::FORBIDDEN, text),
-            Self::Failed(error) => (status(error.code()), error.to_string()),
-            Self::Routed(RoutedStatus::BadRequest, text) => (StatusCode::BAD_REQUEST, text),
-            Self::Routed(RoutedStatus::Internal, text) => (StatusCode::INTERNAL_SERVER_ERROR, text),
-            Self::Routed(RoutedStatus::TooLarge, text) => (StatusCode::PAYLOAD_TOO_LARGE, text),
-        }
-    }
+/// 200 with a JSON body.
+pub fn json(body: &impl Serialize) -> Response<ResponseBody> {
+    let text = serde_json::to_vec(body).expect("response bodies have string keys and nothing that fails to serialise");
+    json_text(text.into())
+}
 
-    /// The response: `{"error":"…"}` (W5). `names` are an internal model name and the public one that clients know.
-    pub fn into_response(self, names: Option<(&str, &str)>) -> Response<Chunks> {
-        let (status, mut text) = self.parts();
-        if let Some((model, public)) = names.filter(|(model, public)| model != public) {
-            text = text.replace(model, public);
-        }
-        let body = serde_json::json!({ "error": text }).to_string();
-        let mut response = Response::new(Chunks::one(Bytes::from(body)));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
-        }
-        response
-    }
+/// 200 with a body that is JSON already.
+pub fn json_text(text: Bytes) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// W7: 200 without a body.
+pub fn empty() -> Response<ResponseBody> {
+    Response::new(ResponseBody::default())
 }

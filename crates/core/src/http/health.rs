@@ -1,40 +1,49 @@
-//! Liveness and readiness of the server and of a model (W9, W10).
+//! Whether the server and its models can be asked (W9, W10).
 
-use hyper::{Response, StatusCode};
+use bytes::Bytes;
+use hyper::Response;
+use serde::Serialize;
 
-use super::body::Chunks;
-use super::error::{HttpError, RoutedStatus};
-use super::{Answer, Call, json};
+use super::body::ResponseBody;
+use super::error::{HttpError, json, json_text};
+use super::{Answer, Call};
 use crate::error::InferError;
-use crate::server::Shared;
 
-/// Alive as long as it answers; 503 once it is going down.
-pub(super) fn live(shared: &Shared) -> Response<Chunks> {
-    state(shared, "live", true)
+/// `GET /v2/health/live`
+pub fn live(call: &Call) -> Answer {
+    if call.shared.is_exiting() {
+        return Err(InferError::Exiting.into());
+    }
+    Ok(json_text(Bytes::from_static(br#"{"live":true}"#)))
 }
 
-/// Ready as Python last said.
-pub(super) fn ready(shared: &Shared) -> Response<Chunks> {
-    state(shared, "ready", shared.is_ready())
+/// `GET /v2/health/ready`
+pub fn ready(call: &Call) -> Answer {
+    if call.shared.is_exiting() {
+        return Err(InferError::Exiting.into());
+    }
+    if call.shared.is_ready() { Ok(json_text(Bytes::from_static(br#"{"ready":true}"#))) } else { Ok(not_ready()) }
 }
 
-fn state(shared: &Shared, name: &str, value: bool) -> Response<Chunks> {
-    if shared.is_draining() {
-        return HttpError::Failed(InferError::Exiting).into_response(None);
-    }
-    let mut response = json(format!("{{\"{name}\":{value}}}"));
-    if !value {
-        *response.status_mut() = StatusCode::BAD_REQUEST;
-    }
+fn not_ready() -> Response<ResponseBody> {
+    let mut response = HttpError::bad_request("").response();
+    *response.body_mut() = ResponseBody::from(Bytes::from_static(br#"{"ready":false}"#));
     response
 }
 
-/// 200 if the version can answer; W10 says the rest.
-pub(super) fn model_ready(shared: &Shared, call: &Call) -> Answer {
-    let names = call.model();
-    match shared.engine.registry().ready(&names.model, call.version) {
-        Ok(true) => Ok(json(format!("{{\"name\":{},\"ready\":true}}", serde_json::json!(names.public.as_ref())))),
-        Ok(false) => Err(HttpError::Routed(RoutedStatus::BadRequest, "Model version not ready".to_owned())),
-        Err(error) => Err(error.into()),
+/// `GET /v2/models/{model}[/versions/{version}]/ready`; a service is ready when every model behind it is.
+pub fn model_ready(call: &Call) -> Answer {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        name: &'a str,
+        ready: bool,
     }
+    let registry = call.shared.engine.registry();
+    for target in call.targets() {
+        let ready = registry.ready(&target, call.entry.version).map_err(|error| call.refuse(error, &target))?;
+        if !ready {
+            return Err(HttpError::not_ready("Model version not ready"));
+        }
+    }
+    Ok(json(&Body { name: call.model(), ready: true }))
 }

@@ -1,54 +1,89 @@
-//! Inference over HTTP: body in, codec, engine, codec, body out.
+//! Inference: body in, codec, engine, codec, body out.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{Response, header};
+use hyper::Response;
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use tokio::task::block_in_place;
 
-use super::body::Chunks;
+use super::body::ResponseBody;
 use super::codec::{self, DecodeOptions, Target};
-use super::limits::{self, BodyLimits};
-use super::{Answer, Call, Inbound};
-use crate::error::InferError;
-use crate::server::Shared;
+use super::error::HttpError;
+use super::limits::{self, Part};
+use super::{Answer, Call};
+use crate::error::Code;
 
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// Answers an infer request (W13-W34).
-pub(super) async fn infer(shared: &Arc<Shared>, call: &Call, inbound: Inbound) -> Answer {
-    let names = call.model();
-    let model = match shared.engine.registry().find(&names.model, call.version) {
-        Ok(model) => model,
-        Err(error) => {
-            limits::drain_refused(&inbound.headers, inbound.body).await;
-            return Err(error.into());
-        }
-    };
-    if let Some(encoding) = inbound.headers.get(header::CONTENT_ENCODING).filter(|value| *value != "identity") {
-        let text = format!("Unsupported compression type '{}'", encoding.to_str().unwrap_or("?").escape_default());
-        limits::drain_refused(&inbound.headers, inbound.body).await;
-        return Err(InferError::Unsupported(text).into());
-    }
-    let json_length = inbound.headers.get(JSON_LENGTH);
-    let whole = if json_length.is_some() { shared.options.max_binary_size } else { shared.options.max_input_size };
-    let body = limits::read(inbound.body, BodyLimits { json: shared.options.max_input_size, whole }).await?;
-    let target = Target {
-        model: Arc::clone(&names.model),
-        version: call.version,
-        json_length: json_length.map(HeaderValue::as_bytes),
+/// JSON of this size takes long enough to parse or print that other requests get another thread meanwhile.
+const HEAVY: usize = 1 << 20;
+
+/// `POST /v2/models/{model}[/versions/{version}]/infer` (W13 to W34)
+pub async fn infer(call: &mut Call) -> Answer {
+    let shared = Arc::clone(&call.shared);
+    let target = call.target();
+    let version = call.entry.version;
+    // Unknown models are refused before their inputs are read.
+    let model = shared.engine.registry().find(&target, version).map_err(|error| call.refuse(error, &target))?;
+    check_encoding(&call.headers)?;
+    let part = part(&call.headers);
+    let limit = if part == Part::Binary { shared.options.max_binary_size } else { shared.options.max_input_size };
+    let body = limits::read(&call.headers, &mut call.body, part, limit).await?;
+    let place = Target {
+        model: Arc::clone(&target),
+        version,
+        json_length: call.headers.get(JSON_LENGTH).map(HeaderValue::as_bytes),
     };
     let options = DecodeOptions { max_input_size: shared.options.max_input_size };
-    let (request, form) = codec::decode(&model.spec, target, body, options)?;
-    let answer = shared.engine.infer(request).await?;
-    let encoded = codec::encode(&answer, &names.public, &form)?;
-    let mut response = Response::new(Chunks::many(encoded.body));
+    let json = if part == Part::Json { body.len() } else { 0 };
+    let decoded = beside(json, || codec::decode(&model.spec, place, body, options));
+    let (request, form) = decoded.map_err(|error| call.refuse(error, &target))?;
+    let answer = shared.engine.infer(request).await.map_err(|error| call.refuse(error, &target))?;
+    let size = answer.outputs.iter().map(|output| output.data.len()).sum();
+    let encoded = beside(size, || codec::encode(&answer, call.model(), &form));
+    let encoded = encoded.map_err(|error| call.refuse(error, &target))?;
+    Ok(respond(encoded))
+}
+
+/// Runs work that may take long without holding up the thread's other requests.
+fn beside<T>(size: usize, work: impl FnOnce() -> T) -> T {
+    if size > HEAVY { block_in_place(work) } else { work() }
+}
+
+fn respond(encoded: codec::Encoded) -> Response<ResponseBody> {
+    let mut parts = VecDeque::from(encoded.body);
+    let first = parts.pop_front().unwrap_or_default();
+    let mut response = Response::new(ResponseBody::of(first, parts));
     let headers = response.headers_mut();
     match encoded.json_length {
-        None => headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        Some(length) => {
-            headers.insert(JSON_LENGTH, length.into());
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
+        None => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-    };
-    Ok(response)
+        Some(length) => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            headers.insert(JSON_LENGTH, HeaderValue::from(length));
+        }
+    }
+    response
+}
+
+/// W27, W31: what the header makes of the body.
+fn part(headers: &HeaderMap) -> Part {
+    match headers.get(JSON_LENGTH) {
+        None => Part::Json,
+        Some(length) if length == "0" => Part::Raw,
+        Some(_) => Part::Binary,
+    }
+}
+
+/// Compressed requests are refused rather than misread (W35).
+fn check_encoding(headers: &HeaderMap) -> Result<(), HttpError> {
+    match headers.get(CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            let text = "Unsupported compression type: compressed request bodies are not offered yet";
+            Err(HttpError::of(Code::Unsupported, text))
+        }
+        _ => Ok(()),
+    }
 }

@@ -1,106 +1,128 @@
-//! Reads request bodies within bounds, and drains what is refused so that the answer arrives.
+//! Reads and discards request bodies within bounds of size, time and count.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::{HeaderMap, header};
-use tokio::time::timeout;
+use hyper::header::{EXPECT, HeaderMap, TRANSFER_ENCODING};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::error::InferError;
+use super::error::HttpError;
 
-/// Headers of a request, together in bytes and in number (B10).
-pub const MAX_HEADER_BYTES: usize = 16 << 10;
-/// See [`MAX_HEADER_BYTES`].
-pub const MAX_HEADERS: usize = 100;
-/// How long a client may take to send its headers.
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pieces of at most [`SMALL_FRAME`] bytes that a chunked body may come in (W6): hyper hides the chunks themselves.
-const MAX_SMALL_FRAMES: u32 = 65_536;
-const SMALL_FRAME: usize = 64;
-/// What is read and thrown away so that a refusal is not lost in a connection reset.
-const DRAIN_BYTES: u64 = 256 << 20;
-const DRAIN_TIME: Duration = Duration::from_secs(2);
-/// What is set aside at once for a body that says its length.
-const FIRST_RESERVE: u64 = 4 << 20;
+/// All header lines of a request together; more is 431 (B10).
+pub const HEADER_BYTES: usize = 16 << 10;
 
-/// Which bounds hold for a body.
-#[derive(Clone, Copy, Debug)]
-pub struct BodyLimits {
-    /// `--http-max-input-size`.
-    pub json: u64,
-    /// The bound of the whole body.
-    pub whole: u64,
+/// Non-empty chunks of one request (W6).
+const CHUNKS: u32 = 65_536;
+
+/// hyper hides chunk boundaries and never joins chunks, so that a flood of small ones shows as small frames.
+const SMALL_FRAME: usize = 4096;
+
+/// How long a body may make no progress.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How long the rest of a refused body is read.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// So much of a body is given room before any of it has come.
+const TRUSTED_LENGTH: usize = 1 << 20;
+
+/// Which bound a body meets: it picks the text of W23.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it is JSON.
+    Json,
+    /// A raw tensor (W31).
+    Raw,
+    /// JSON and a binary tail.
+    Binary,
 }
 
-/// The whole body, or the text that refuses it.
-///
-/// # Errors
-/// It is larger than the bounds, comes in too many pieces, or breaks off.
-pub async fn read(mut body: Incoming, limits: BodyLimits) -> Result<Bytes, InferError> {
-    let too_large = |size: u64| {
-        let (what, limit) =
-            if limits.whole > limits.json { ("request body", limits.whole) } else { ("request JSON", limits.json) };
-        let option = if limits.whole > limits.json { "--http-max-binary-size" } else { "--http-max-input-size" };
-        InferError::InvalidArgument(format!(
-            "{what} size of {size} bytes exceeds the maximum allowed input size of {limit} bytes. Use {option} to \
-             increase the limit."
-        ))
-    };
-    let announced = body.size_hint().exact();
-    if let Some(size) = announced.filter(|size| *size > limits.whole) {
-        drain(body).await;
-        return Err(too_large(size));
+impl Part {
+    /// The refusal of a body that is too large.
+    pub fn too_large(self, size: u64, limit: u64) -> HttpError {
+        HttpError::too_large(match self {
+            Self::Json => format!(
+                "request JSON size of {size} bytes exceeds the maximum allowed input size of {limit} bytes. \
+                 Use --http-max-input-size to increase the limit."
+            ),
+            Self::Raw => format!(
+                "Raw input has a byte_size ({size} bytes) that exceeds the maximum allowed value of {limit} bytes. \
+                 Use --http-max-input-size to increase the limit."
+            ),
+            Self::Binary => format!(
+                "request body of {size} bytes exceeds the maximum allowed size of {limit} bytes. \
+                 Use --http-max-binary-size to increase the limit."
+            ),
+        })
     }
-    let mut first: Option<Bytes> = None;
-    let mut joined = BytesMut::new();
-    let (mut size, mut small) = (0u64, 0u32);
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| InferError::Cancelled)?.into_data() else { continue };
-        size += data.len() as u64;
-        small += u32::from(data.len() <= SMALL_FRAME);
-        if size > limits.whole {
-            drain(body).await;
-            return Err(too_large(size));
+}
+
+/// Reads a whole body; a body that came in one piece is not copied.
+pub async fn read(headers: &HeaderMap, body: &mut Incoming, part: Part, limit: u64) -> Result<Bytes, HttpError> {
+    let declared = body.size_hint().exact();
+    if let Some(size) = declared.filter(|size| *size > limit) {
+        return Err(part.too_large(size, limit));
+    }
+    let mut small_frames = 0;
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    let Some(first) = next(body).await? else { return Ok(Bytes::new()) };
+    if declared == Some(first.len() as u64) {
+        return Ok(first);
+    }
+    let declared = declared.unwrap_or(0) as usize;
+    let mut whole = BytesMut::with_capacity(declared.clamp(first.len(), TRUSTED_LENGTH.max(first.len())));
+    whole.extend_from_slice(&first);
+    while let Some(frame) = next(body).await? {
+        let size = (whole.len() + frame.len()) as u64;
+        if size > limit {
+            return Err(part.too_large(size, limit));
         }
-        if small > MAX_SMALL_FRAMES {
-            drain(body).await;
-            return Err(InferError::InvalidArgument(format!(
-                "request body has more than {MAX_SMALL_FRAMES} chunks of at most {SMALL_FRAME} bytes"
-            )));
+        small_frames += u32::from(chunked && !frame.is_empty() && frame.len() < SMALL_FRAME);
+        if small_frames >= CHUNKS {
+            let text = format!("more than {CHUNKS} chunks in the request body");
+            return Err(HttpError::bad_request(text).closing(limit));
         }
-        match first.take() {
-            // Most requests come in one piece, which is then the body without a copy.
-            None if joined.is_empty() => first = Some(data),
-            None => joined.extend_from_slice(&data),
-            Some(before) => {
-                joined.reserve(announced.unwrap_or(0).min(FIRST_RESERVE) as usize);
-                joined.extend_from_slice(&before);
-                joined.extend_from_slice(&data);
+        if whole.len() + frame.len() > whole.capacity() {
+            let left = declared.saturating_sub(whole.len());
+            whole.reserve(left.min(whole.len() * 2).max(frame.len()));
+        }
+        whole.extend_from_slice(&frame);
+    }
+    Ok(whole.freeze())
+}
+
+/// The next bytes of the body; `None` at its end.
+async fn next(body: &mut Incoming) -> Result<Option<Bytes>, HttpError> {
+    loop {
+        let frame = timeout(SILENCE, body.frame()).await.map_err(|_| {
+            HttpError::too_slow(format!("nothing of the request body came for {} s", SILENCE.as_secs()))
+        })?;
+        match frame {
+            None => return Ok(None),
+            // Trailers say nothing that matters here.
+            Some(Ok(frame)) => {
+                if let Ok(bytes) = frame.into_data() {
+                    return Ok(Some(bytes));
+                }
+            }
+            Some(Err(fault)) => {
+                return Err(HttpError::bad_request(format!("the request body could not be read: {fault}")).closing(0));
             }
         }
     }
-    Ok(first.unwrap_or_else(|| joined.freeze()))
 }
 
-/// Throws a refused body away, within bounds, so that the client reads the answer and not a reset.
-pub async fn drain(mut body: Incoming) {
-    let rest = async {
-        let mut size = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            size += frame.data_ref().map_or(0, |data| data.len() as u64);
-            if size > DRAIN_BYTES {
-                return;
-            }
-        }
-    };
-    let _ = timeout(DRAIN_TIME, rest).await;
-}
-
-/// [`drain`], unless the client waits for a `100 Continue` that polling its body would send.
-pub async fn drain_refused(headers: &HeaderMap, body: Incoming) {
-    if !headers.contains_key(header::EXPECT) {
-        drain(body).await;
+/// Reads on for a while after a refusal: a client that still writes would see a reset instead of the answer. One that
+/// waits for `100 Continue` is not asked to send.
+pub async fn drain(headers: &HeaderMap, body: &mut Incoming, mut bytes: u64) {
+    if body.is_end_stream() || headers.contains_key(EXPECT) {
+        return;
+    }
+    let deadline = Instant::now() + DRAIN_TIME;
+    while bytes > 0 {
+        let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await else { return };
+        bytes = bytes.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
     }
 }

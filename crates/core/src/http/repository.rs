@@ -1,150 +1,187 @@
-//! The model repository extension: index, load, unload (W66-W72). Python does the loading; this room asks it.
+//! The repository index, load and unload; Python does the work (W66 to W72).
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use hyper::Response;
-use serde_json::{Map, Value, json};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::body::Chunks;
-use super::error::{HttpError, RoutedStatus};
-use super::limits::{self, BodyLimits};
-use super::{Answer, Call, Inbound, forbidden, json as ok};
-use crate::error::InferError;
+use super::error::{HttpError, empty, json};
+use super::limits::Part;
+use super::{Answer, Call};
+use crate::error::Code;
 use crate::options::ModelControl;
-use crate::server::Shared;
-use crate::server::commands::Request;
+use crate::server::commands::Command;
 use crate::spec::IndexRow;
 
-/// `POST /v2/repository/index`: one row a version; `{"ready":true}` filters.
-pub(super) async fn index(shared: &Arc<Shared>, call: &Call, inbound: Inbound) -> Answer {
-    let object = read_object(shared, inbound).await?;
-    let only_ready = match object.get("ready") {
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+impl<'a> Row<'a> {
+    fn of(row: &'a IndexRow, name: &'a str) -> Self {
+        let version = row.version.map(|version| version.to_string());
+        let reason = row.reason.as_deref().filter(|reason| !reason.is_empty());
+        Self { name, version, state: row.state.as_deref(), reason }
+    }
+}
+
+/// `POST /v2/repository[/{repository}]/index`; the repository's name is ignored, as Triton does.
+pub async fn index(call: &mut Call) -> Answer {
+    let body = object(&call.read(Part::Json).await?)?;
+    let only_ready = match body.get("ready") {
         None => false,
         Some(Value::Bool(ready)) => *ready,
-        Some(_) => {
-            let text = "Invalid value for 'ready': expected a boolean".to_owned();
-            return Err(InferError::InvalidArgument(text).into());
-        }
+        Some(_) => return Err(HttpError::bad_request("Invalid value for 'ready': expected a boolean")),
     };
-    let index = shared.engine.registry().index();
-    let rows: Vec<Value> = index
-        .iter()
-        .filter(|row| !only_ready || row.state.as_deref() == Some("READY"))
-        .filter_map(|row| shown(shared, call, row))
-        .collect();
-    Ok(ok(Value::Array(rows).to_string()))
-}
-
-fn shown(shared: &Shared, call: &Call, row: &IndexRow) -> Option<Value> {
-    let public = shared.gate.public_name(&row.name);
-    if !call.caller.sees(public.as_deref().unwrap_or(&row.name)) {
-        return None;
-    }
-    let name = public.as_deref().filter(|_| !call.caller.manages()).unwrap_or(&row.name);
-    let mut shown = Map::new();
-    shown.insert("name".to_owned(), name.into());
-    if let Some(version) = row.version {
-        shown.insert("version".to_owned(), version.to_string().into());
-    }
-    for (key, value) in [("state", &row.state), ("reason", &row.reason)] {
-        if let Some(value) = value {
-            shown.insert(key.to_owned(), value.as_str().into());
+    let index = call.shared.engine.registry().index();
+    let access = call.shared.gate.access();
+    let mut rows = Vec::with_capacity(index.len());
+    for row in index.iter().filter(|row| !only_ready || row.state.as_deref() == Some("READY")) {
+        let public = access.public_names().get(&row.name).map(String::as_str);
+        // Who manages sees both names.
+        if call.entry.caller.manages() {
+            rows.push(Row::of(row, &row.name));
+        }
+        let name = public.unwrap_or(&row.name);
+        if !call.entry.caller.manages() && call.entry.caller.sees(name)
+            || call.entry.caller.manages() && public.is_some()
+        {
+            rows.push(Row::of(row, name));
         }
     }
-    Some(Value::Object(shown))
+    Ok(json(&rows))
 }
 
-/// `POST …/models/{model}/load`: answers when the model is READY or has failed (W70).
-pub(super) async fn load(shared: &Arc<Shared>, call: &Call, inbound: Inbound) -> Answer {
-    let object = read_object(shared, inbound).await?;
-    explicit_only(shared, call)?;
-    let (config, files) = load_parameters(&object)?;
-    if !files.is_empty() && shared.gate.is_keyless() && !shared.options.allow_file_override {
-        return Err(forbidden(
-            "'file:' content needs an API key with the scope 'manage', or --allow-file-override=true",
-        ));
+/// `POST /v2/repository/models/{model}/load`
+pub async fn load(call: &mut Call) -> Answer {
+    may_load(call)?;
+    let mut body = object(&call.read(Part::Json).await?)?;
+    let (config, files) = load_parameters(body.remove("parameters"))?;
+    if !files.is_empty() && !call.entry.caller.has_managing_key() && !call.shared.options.allow_file_override {
+        let text = "'file:' content in a load request needs an API key with the scope 'manage'";
+        return Err(HttpError::forbidden(text));
     }
-    let model = call.model().model.to_string();
-    finish(shared.commands.ask(Request::Load { model, config, files }).await)
+    let command = Command::Load { model: call.model().to_string(), config, files };
+    call.shared.commands.ask(command).await?;
+    Ok(empty())
 }
 
-/// `POST …/models/{model}/unload`: unknown or unloaded is fine (W8).
-pub(super) async fn unload(shared: &Arc<Shared>, call: &Call, inbound: Inbound) -> Answer {
-    let object = read_object(shared, inbound).await?;
-    explicit_only(shared, call)?;
-    let dependents = object.get("parameters").and_then(|parameters| parameters.get("unload_dependents"));
-    let unload_dependents = match dependents {
-        None => false,
-        Some(Value::Bool(value)) => *value,
-        Some(_) => {
-            let text = "Invalid value for 'unload_dependents': expected a boolean".to_owned();
-            return Err(InferError::InvalidArgument(text).into());
-        }
+/// `POST /v2/repository/models/{model}/unload`
+pub async fn unload(call: &mut Call) -> Answer {
+    may_load(call)?;
+    let mut body = object(&call.read(Part::Json).await?)?;
+    let unload_dependents = match body.remove("parameters").unwrap_or_default() {
+        Value::Null => false,
+        Value::Object(parameters) => match parameters.get("unload_dependents") {
+            None => false,
+            Some(Value::Bool(unload)) => *unload,
+            Some(_) => return Err(wrong_type("attempt to access JSON non-boolean as boolean")),
+        },
+        _ => return Err(wrong_type("attempt to access JSON non-object as object")),
     };
-    let model = call.model().model.to_string();
-    finish(shared.commands.ask(Request::Unload { model, unload_dependents }).await)
+    let command = Command::Unload { model: call.model().to_string(), unload_dependents };
+    call.shared.commands.ask(command).await?;
+    Ok(empty())
 }
 
-fn explicit_only(shared: &Shared, call: &Call) -> Result<(), HttpError> {
-    if call.repository {
-        return Err(InferError::Unsupported("'repository_name' specification is not supported".to_owned()).into());
+fn may_load(call: &Call) -> Result<(), HttpError> {
+    if call.entry.in_repository {
+        return Err(HttpError::of(Code::Unsupported, "'repository_name' specification is not supported"));
     }
-    if shared.options.model_control == ModelControl::Explicit {
-        return Ok(());
+    if call.shared.options.model_control != ModelControl::Explicit {
+        let text = "explicit model load / unload is not allowed if polling is enabled";
+        return Err(HttpError::of(Code::Unavailable, text));
     }
-    let text = "explicit model load / unload is not allowed if polling is enabled".to_owned();
-    Err(InferError::Unavailable(text).into())
+    Ok(())
 }
 
-/// `config` and `file:*` of a load call (W67, W68); files stay base64 for Python.
-fn load_parameters(object: &Map<String, Value>) -> Result<(Option<String>, BTreeMap<String, String>), HttpError> {
-    let internal = |text: String| HttpError::Routed(RoutedStatus::Internal, text);
-    let (mut config, mut files) = (None, BTreeMap::new());
-    let parameters = match object.get("parameters") {
-        None => return Ok((config, files)),
-        Some(Value::Object(parameters)) => parameters,
-        Some(_) => return Err(internal("attempt to access JSON non-object as object".to_owned())),
+type LoadParameters = (Option<String>, HashMap<String, String>);
+
+/// `config` and `file:<path>` (W67, W68).
+fn load_parameters(parameters: Option<Value>) -> Result<LoadParameters, HttpError> {
+    let parameters = match parameters.unwrap_or_default() {
+        Value::Null => Map::new(),
+        Value::Object(parameters) => parameters,
+        _ => return Err(wrong_type("attempt to access JSON non-object as object")),
     };
+    let mut config = None;
+    let mut files = HashMap::new();
     for (name, value) in parameters {
-        let Value::String(text) = value else {
-            return Err(internal("attempt to access JSON non-string as string".to_owned()));
+        let path = name.strip_prefix("file:");
+        if path.is_none() && name != "config" {
+            return Err(HttpError::of(Code::Internal, format!("unrecognized load parameter '{name}'.")));
+        }
+        let Value::String(value) = value else {
+            return Err(wrong_type("attempt to access JSON non-string as string"));
         };
-        if name == "config" {
-            config = Some(text.clone());
-        } else if let Some(path) = name.strip_prefix("file:") {
-            files.insert(path.to_owned(), text.clone());
-        } else {
-            return Err(internal(format!("unrecognized load parameter '{name}'.")));
+        match path {
+            Some(path) => drop(files.insert(path.to_owned(), value)),
+            None => config = Some(value),
         }
     }
     if config.is_none() && !files.is_empty() {
-        let text = "failed to load: override model directory requires a 'config' parameter".to_owned();
-        return Err(InferError::InvalidArgument(text).into());
+        return Err(HttpError::bad_request("'file:' content needs a model configuration in the parameter 'config'"));
     }
     Ok((config, files))
 }
 
-/// W7: success has an empty body.
-fn finish(result: Result<Value, InferError>) -> Answer {
-    result.map(|_| Response::new(Chunks::default())).map_err(HttpError::from)
+/// W67: Triton answers 500 to a wrong type here, and its tests look for it.
+fn wrong_type(text: &str) -> HttpError {
+    HttpError::of(Code::Internal, text)
 }
 
-/// The request's JSON object; an empty body is an empty object.
-pub(super) async fn read_object(shared: &Shared, inbound: Inbound) -> Result<Map<String, Value>, HttpError> {
-    let limit = shared.options.max_input_size;
-    let body = limits::read(inbound.body, BodyLimits { json: limit, whole: limit }).await?;
-    if body.is_empty() {
+/// A body that may be left out; an object if it is there.
+fn object(body: &Bytes) -> Result<Map<String, Value>, HttpError> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Object(Map<String, Value>);
+    if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }
-    serde_json::from_slice(&body).map_err(|error| {
-        let text = format!("failed to parse the request JSON buffer: {error}");
-        InferError::InvalidArgument(text).into()
-    })
+    let object: Object = serde_json::from_slice(body).map_err(|fault| syntax_fault(body, &fault))?;
+    Ok(object.0)
 }
 
-/// `POST /naiad/v1/inspect` and its kin: what Python answers, as it is.
-pub(super) async fn ask(shared: &Shared, request: Request) -> Answer {
-    let body = shared.commands.ask(request).await?;
-    Ok(ok(json!(body).to_string()))
+/// W13: what is wrong and at which byte.
+pub fn syntax_fault(body: &[u8], fault: &serde_json::Error) -> HttpError {
+    let message = if body.is_empty() { "The document is empty." } else { "Invalid value." };
+    let lines_before = body.split_inclusive(|byte| *byte == b'\n').take(fault.line().saturating_sub(1));
+    let before = lines_before.map(<[u8]>::len).sum::<usize>();
+    let offset = if fault.is_eof() { body.len() } else { before + fault.column().saturating_sub(1) };
+    HttpError::bad_request(format!("failed to parse the request JSON buffer: {message} at {offset}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(parameters: &str) -> String {
+        load_parameters(Some(serde_json::from_str(parameters).unwrap())).unwrap_err().text().to_owned()
+    }
+
+    #[test]
+    fn load_takes_a_configuration_and_files_only() {
+        let (config, files) =
+            load_parameters(Some(serde_json::json!({"config": "{}", "file:1/model.pt": "aGk="}))).unwrap();
+        assert_eq!((config.as_deref(), files["1/model.pt"].as_str()), (Some("{}"), "aGk="));
+        assert_eq!(refusal(r#"{"config":{}}"#), "attempt to access JSON non-string as string");
+        assert_eq!(refusal(r#"{"x":""}"#), "unrecognized load parameter 'x'.");
+        assert!(refusal(r#"{"file:1/m":""}"#).contains("'config'"));
+    }
+
+    #[test]
+    fn a_syntax_fault_names_its_byte() {
+        let body = Bytes::from_static(b"{\n\"ready\": x}");
+        let text = object(&body).unwrap_err().text().to_owned();
+        assert_eq!(text, "failed to parse the request JSON buffer: Invalid value. at 11");
+        assert!(object(&Bytes::new()).unwrap().is_empty());
+    }
 }

@@ -1,203 +1,207 @@
-//! The queue of what clients ask Python to do: load, unload, inspect; and news of lost workers.
+//! What clients ask Python to do: a bounded queue out, one answer back for each.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use crate::engine::Event;
 use crate::error::{Code, InferError};
 
-/// Commands that may wait for Python.
-const BACKLOG: usize = 1_024;
+const LIMIT: usize = 256;
 
-/// What Python is asked.
+/// A command without its id.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Request {
+pub enum Command {
     /// Load or reload a model.
     Load {
-        /// The model's name.
+        /// The model's name in the repository.
         model: String,
-        /// A configuration that replaces the repository's.
+        /// A configuration instead of the stored one.
         config: Option<String>,
-        /// Path below the model's directory → base64.
-        files: BTreeMap<String, String>,
+        /// Path → base64.
+        files: HashMap<String, String>,
     },
-    /// Unload a model.
+    /// Take a model out of service.
     Unload {
-        /// The model's name.
+        /// The model's name in the repository.
         model: String,
-        /// Whether models that it alone uses go too.
+        /// Whether an ensemble takes its steps along.
         unload_dependents: bool,
     },
-    /// Say what a model file holds.
+    /// Look at a model without serving it.
     Inspect {
-        /// The body of the request.
-        parameters: Value,
+        /// What the client sent.
+        parameters: Box<RawValue>,
     },
-    /// A worker's channel ended by itself; needs no answer.
+    /// A worker ended though nobody closed it; needs no answer.
     WorkerLost {
-        /// The worker.
+        /// The worker's id.
         worker: u64,
-        /// Its model.
+        /// The model that it ran.
         model: String,
         /// Its version.
         version: u64,
         /// Requests that failed with it.
         started: usize,
-        /// Why the channel ended.
+        /// Why.
         reason: String,
     },
 }
 
-#[derive(Debug, Serialize)]
-struct Command {
+#[derive(Serialize)]
+struct Numbered<'a> {
     id: u64,
     #[serde(flatten)]
-    request: Request,
+    command: &'a Command,
 }
 
-/// Python's answer to a command.
+/// What Python answers to a command.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Completion {
+struct Answer {
     ok: bool,
     #[serde(default)]
-    body: Value,
+    body: Option<Box<RawValue>>,
     #[serde(default)]
-    code: Option<CodeName>,
+    code: Option<String>,
     #[serde(default)]
-    message: String,
+    message: Option<String>,
 }
 
-/// A code by the name that crosses the boundary.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum CodeName {
-    Unknown,
-    Internal,
-    NotFound,
-    InvalidArg,
-    Unavailable,
-    Unsupported,
-    AlreadyExists,
-    Cancelled,
+/// The body of a good answer, if it has one.
+pub type Outcome = Result<Option<Box<RawValue>>, InferError>;
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<(u64, Command)>,
+    running: HashMap<u64, oneshot::Sender<Outcome>>,
+    next: u64,
+    stopped: bool,
 }
 
-impl From<CodeName> for Code {
-    fn from(name: CodeName) -> Self {
-        match name {
-            CodeName::Unknown => Self::Unknown,
-            CodeName::Internal => Self::Internal,
-            CodeName::NotFound => Self::NotFound,
-            CodeName::InvalidArg => Self::InvalidArg,
-            CodeName::Unavailable => Self::Unavailable,
-            CodeName::Unsupported => Self::Unsupported,
-            CodeName::AlreadyExists => Self::AlreadyExists,
-            CodeName::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
-/// What is next for Python.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Next {
-    /// A command as JSON.
-    Command(Vec<u8>),
-    /// Nothing came in time.
-    Nothing,
-    /// The server is stopped; nothing will come.
-    Stopped,
-}
-
-/// The queue. None of it is on the request path of inference.
-#[derive(Debug)]
+/// The queue; off the request path of inference.
+#[derive(Debug, Default)]
 pub struct Commands {
-    sender: Mutex<Option<SyncSender<Command>>>,
-    receiver: Mutex<Receiver<Command>>,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Completion>>>,
-    next_id: AtomicU64,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Default for Commands {
-    fn default() -> Self {
-        let (sender, receiver) = sync_channel(BACKLOG);
-        Self {
-            sender: Mutex::new(Some(sender)),
-            receiver: Mutex::new(receiver),
-            waiting: Mutex::default(),
-            next_id: AtomicU64::new(1),
-        }
-    }
+    state: Mutex<State>,
+    wake: Condvar,
 }
 
 impl Commands {
-    /// Asks Python and waits for its answer; its `body` on success.
-    ///
-    /// # Errors
-    /// Python refused, too much is waiting, or the server is going down.
-    pub async fn ask(&self, request: Request) -> Result<Value, InferError> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = oneshot::channel();
-        lock(&self.waiting).insert(id, answer);
-        if let Err(error) = self.send(Command { id, request }) {
-            lock(&self.waiting).remove(&id);
-            return Err(error);
-        }
-        let completion = answered.await.map_err(|_| InferError::Exiting)?;
-        if completion.ok {
-            return Ok(completion.body);
-        }
-        let code = completion.code.map_or(Code::Internal, Code::from);
-        Err(InferError::BackendCode { code, text: completion.message })
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells Python of an event.
+    /// Asks Python and waits for its answer. A client that goes away leaves the command running.
+    pub async fn ask(&self, command: Command) -> Outcome {
+        let answer = {
+            let mut state = self.lock();
+            if state.stopped {
+                return Err(InferError::Exiting);
+            }
+            if state.running.len() >= LIMIT {
+                let text = format!("{LIMIT} load, unload and inspect requests are waiting; try again later");
+                return Err(InferError::Unavailable(text));
+            }
+            state.next += 1;
+            let id = state.next;
+            let (sender, answer) = oneshot::channel();
+            state.running.insert(id, sender);
+            state.waiting.push_back((id, command));
+            answer
+        };
+        self.wake.notify_one();
+        answer.await.unwrap_or(Err(InferError::Exiting))
+    }
+
+    /// Tells Python what happened; each worker is lost once, so this needs no bound.
     pub fn tell(&self, event: Event) {
         let Event::WorkerLost { worker, model, version, started, reason } = event;
-        let request = Request::WorkerLost { worker, model, version, started, reason };
-        let _ = self.send(Command { id: 0, request });
+        self.lock().waiting.push_back((0, Command::WorkerLost { worker, model, version, started, reason }));
+        self.wake.notify_one();
     }
 
-    fn send(&self, command: Command) -> Result<(), InferError> {
-        match lock(&self.sender).as_ref().map(|sender| sender.try_send(command)) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(TrySendError::Full(_))) => {
-                Err(InferError::Unavailable(format!("more than {BACKLOG} load and unload calls are waiting")))
+    /// The next command as JSON; `None` when the time is over. Blocks the calling thread.
+    pub fn next(&self, limit: Duration) -> Result<Option<Vec<u8>>, InferError> {
+        let deadline = Instant::now() + limit;
+        let mut state = self.lock();
+        loop {
+            if state.stopped {
+                return Err(InferError::Cancelled);
             }
-            Some(Err(TrySendError::Disconnected(_))) | None => Err(InferError::Exiting),
+            if let Some((id, command)) = state.waiting.pop_front() {
+                let document = serde_json::to_vec(&Numbered { id, command: &command });
+                return document.map(Some).map_err(|fault| InferError::Internal(fault.to_string()));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Waits for the next command on the calling thread.
-    pub fn next(&self, limit: Duration) -> Next {
-        match lock(&self.receiver).recv_timeout(limit) {
-            Ok(command) => {
-                Next::Command(serde_json::to_vec(&command).expect("a command is plain data with string keys"))
-            }
-            Err(RecvTimeoutError::Timeout) => Next::Nothing,
-            Err(RecvTimeoutError::Disconnected) => Next::Stopped,
+    /// Takes Python's answer to a command; after the stop nobody waits for it any more.
+    pub fn complete(&self, id: u64, document: &[u8]) -> Result<(), InferError> {
+        let answer: Answer = crate::options::parse("result", document)?;
+        let outcome = if answer.ok { Ok(answer.body) } else { Err(refusal(answer)?) };
+        if let Some(client) = self.lock().running.remove(&id) {
+            // A client that went away does not want to know.
+            let _ = client.send(outcome);
         }
+        Ok(())
     }
 
-    /// Answers a command; false if nobody waits for it any more.
-    pub fn complete(&self, id: u64, completion: Completion) -> bool {
-        lock(&self.waiting).remove(&id).is_some_and(|waiting| waiting.send(completion).is_ok())
-    }
-
-    /// Nothing more comes; who waits for an answer gets `Server exiting`.
+    /// Ends every wait.
     pub fn stop(&self) {
-        lock(&self.sender).take();
-        lock(&self.waiting).clear();
+        let mut state = self.lock();
+        state.stopped = true;
+        state.waiting.clear();
+        state.running.clear();
+        drop(state);
+        self.wake.notify_all();
+    }
+}
+
+fn refusal(answer: Answer) -> Result<InferError, InferError> {
+    let code = answer.code.as_deref().unwrap_or("");
+    let code = Code::from_name(code).ok_or_else(|| {
+        InferError::InvalidArgument(format!("result: 'code': expected one of the eight codes, got '{code}'"))
+    })?;
+    Ok(InferError::BackendCode { code, text: answer.message.unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unload() -> Command {
+        Command::Unload { model: "m".to_owned(), unload_dependents: false }
+    }
+
+    #[tokio::test]
+    async fn an_answer_reaches_the_one_who_asked() {
+        let commands = Commands::default();
+        let asked = commands.ask(unload());
+        let answered = async {
+            let document = commands.next(Duration::from_secs(5)).unwrap().unwrap();
+            assert_eq!(document, br#"{"id":1,"kind":"unload","model":"m","unload_dependents":false}"#);
+            commands.complete(1, br#"{"ok":false,"code":"not_found","message":"gone"}"#).unwrap();
+        };
+        let (outcome, ()) = tokio::join!(asked, answered);
+        let error = outcome.unwrap_err();
+        assert_eq!((error.code(), error.to_string().as_str()), (Code::NotFound, "gone"));
+    }
+
+    #[test]
+    fn a_stopped_queue_answers_cancelled() {
+        let commands = Commands::default();
+        assert!(commands.next(Duration::ZERO).unwrap().is_none());
+        commands.stop();
+        assert_eq!(commands.next(Duration::ZERO).unwrap_err().code(), Code::Cancelled);
     }
 }

@@ -1,55 +1,105 @@
 //! Wires the data plane: runtime, engine, gate, log and listeners; started, drained and stopped by Python.
 
 pub mod commands;
+pub mod listener;
 mod output;
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
-use crate::auth::{Gate, Snapshot};
+use crate::auth::Gate;
+use crate::auth::access::Access;
 use crate::engine::{Engine, EngineOptions};
 use crate::error::InferError;
-use crate::http::{self, Hosts};
-use crate::log::{self, Level, Logger};
-use crate::options::{CoreOptions, ListenerOptions};
+use crate::http::Frontend;
+use crate::http::connection;
+use crate::http::host::Hosts;
+use crate::log::{Log, Record};
+use crate::options::{CoreOptions, parse};
 use crate::spec::{IndexRow, ModelSpec};
-use commands::{Commands, Completion, Next};
+use commands::Commands;
 
-/// Connections that may wait to be accepted.
-const LISTEN_BACKLOG: u32 = 4_096;
+/// How long answers that are being written may take to leave when the server stops.
+const LAST_BYTES: Duration = Duration::from_millis(500);
 
-/// What every request handler shares.
+/// What every listener and request shares.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: CoreOptions,
     pub(crate) engine: Arc<Engine>,
     pub(crate) gate: Gate,
-    pub(crate) hosts: Hosts,
+    pub(crate) log: Log,
     pub(crate) commands: Commands,
-    pub(crate) boot_id: String,
+    boot_id: String,
     ready: AtomicBool,
-    draining: AtomicBool,
+    exiting: AtomicBool,
+    running: AtomicUsize,
+    idle: Notify,
+}
+
+#[derive(Serialize)]
+struct AccessAnswer<'a> {
+    boot_id: &'a str,
+    generation: u64,
 }
 
 impl Shared {
-    /// As Python last said, and not going down.
+    /// As Python last said.
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// Whether the server is going down.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    /// Whether new requests are refused because the server goes down.
+    pub(crate) fn is_exiting(&self) -> bool {
+        self.exiting.load(Ordering::Relaxed)
+    }
+
+    /// Takes an access snapshot; answers `{"boot_id","generation"}`.
+    pub(crate) fn set_access(&self, document: &[u8]) -> Result<Vec<u8>, InferError> {
+        let access = Access::from_json(document)?;
+        let generation = access.generation;
+        self.log.set_public_names(access.public_names().clone());
+        self.gate.set(access);
+        let answer = serde_json::to_vec(&AccessAnswer { boot_id: &self.boot_id, generation });
+        answer.map_err(|fault| InferError::Internal(fault.to_string()))
+    }
+
+    async fn wait_idle(&self) {
+        loop {
+            let notified = self.idle.notified();
+            if self.running.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// A request from its first line to the last byte of its answer.
+#[derive(Debug)]
+pub(crate) struct Active(Arc<Shared>);
+
+impl Active {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        shared.running.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 && self.0.is_exiting() {
+            self.0.idle.notify_waiters();
+        }
     }
 }
 
@@ -66,63 +116,50 @@ pub struct Addresses {
     pub boot_id: String,
 }
 
-/// A running data plane.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WorkerPlace {
+    model: String,
+    version: u64,
+    instance: u32,
+}
+
+/// A data plane. Everything but `start` works before the listeners are bound.
 #[derive(Debug)]
 pub struct Server {
-    runtime: Mutex<Option<Runtime>>,
-    handle: tokio::runtime::Handle,
     shared: Arc<Shared>,
-    addresses: Addresses,
-    logger: Logger,
-    log_thread: Mutex<Option<JoinHandle<()>>>,
+    runtime: Mutex<Option<Runtime>>,
+    handle: Handle,
     stop: watch::Sender<bool>,
 }
 
-/// Why a server did not start: the code and the text.
-#[derive(Debug)]
-pub struct StartError(pub crate::error::Code, pub String);
-
 impl Server {
-    /// Binds the listener and starts the threads.
-    ///
-    /// # Errors
-    /// An address is wrong or occupied, a log sink cannot be written, or the bootstrap digest is no digest.
-    pub fn start(options: CoreOptions) -> Result<Self, StartError> {
-        use crate::error::Code::{Internal, InvalidArg, Unavailable};
-        let (logger, log_thread) =
-            log::start(&options.log).map_err(|error| StartError(InvalidArg, format!("log: {error}")))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(options.io_threads.max(1))
+    /// Starts the threads and opens the log; binds nothing.
+    pub fn new(options: CoreOptions) -> Result<Self, InferError> {
+        let gate = Gate::new(options.require_key, options.bootstrap_key.as_deref())?;
+        let log = Log::start(&options.log)
+            .map_err(|fault| InferError::InvalidArgument(format!("CoreOptions: 'log': {fault}")))?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(options.io_threads)
             .thread_name("naiad-io")
-            .enable_all()
+            .enable_io()
+            .enable_time()
             .build()
-            .map_err(|error| StartError(Internal, format!("cannot start the I/O threads: {error}")))?;
-        let listener = match &options.http {
-            None => None,
-            Some(http) => {
-                let _context = runtime.enter();
-                Some(bind(http).map_err(|text| StartError(Unavailable, text))?)
-            }
-        };
-        let bound = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let gate = Gate::new(options.require_key, options.bootstrap_key.as_deref())
-            .map_err(|text| StartError(InvalidArg, text))?;
+            .map_err(|fault| InferError::Internal(format!("cannot start the I/O threads: {fault}")))?;
         let engine =
             Engine::new(EngineOptions { byte_budget: options.byte_budget, busy_poll_us: options.busy_poll_us });
         let shared = Arc::new(Shared {
-            hosts: Hosts::new(bound, &options.allowed_hosts),
-            gate,
             engine,
+            gate,
+            log,
             commands: Commands::default(),
-            boot_id: boot_id(),
+            boot_id: listener::boot_id()?,
             ready: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
+            exiting: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+            idle: Notify::new(),
             options,
         });
-        let (stop, stopped) = watch::channel(false);
-        if let Some(listener) = listener {
-            runtime.spawn(http::serve(listener, Arc::clone(&shared), stopped));
-        }
         if let Some(mut events) = shared.engine.take_events() {
             let shared = Arc::clone(&shared);
             runtime.spawn(async move {
@@ -131,72 +168,57 @@ impl Server {
                 }
             });
         }
-        let addresses = Addresses {
-            http: bound.map(|bound| bound.to_string()),
-            grpc: None,
-            metrics: None,
-            boot_id: shared.boot_id.clone(),
-        };
-        Ok(Self {
-            handle: runtime.handle().clone(),
-            runtime: Mutex::new(Some(runtime)),
-            shared,
-            addresses,
-            logger,
-            log_thread: Mutex::new(Some(log_thread)),
-            stop,
-        })
+        let handle = runtime.handle().clone();
+        Ok(Self { shared, runtime: Mutex::new(Some(runtime)), handle, stop: watch::Sender::new(false) })
     }
 
-    /// Where the listeners are.
-    pub fn addresses(&self) -> &Addresses {
-        &self.addresses
+    /// Binds the listeners and answers where they are.
+    pub fn start(&self) -> Result<Addresses, InferError> {
+        let _context = self.handle.enter();
+        let mut http = None;
+        if let Some(options) = &self.shared.options.http {
+            let (listener, address) = listener::bind(options)?;
+            let hosts = Hosts::new(address, &self.shared.options.allowed_hosts);
+            let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), hosts });
+            self.handle.spawn(connection::serve(listener, front, self.stop.subscribe()));
+            http = Some(address.to_string());
+        }
+        Ok(Addresses { http, grpc: None, metrics: None, boot_id: self.shared.boot_id.clone() })
+    }
+
+    /// What clients ask Python to do.
+    pub fn commands(&self) -> &Commands {
+        &self.shared.commands
     }
 
     /// The log.
-    pub fn logger(&self) -> &Logger {
-        &self.logger
+    pub fn log(&self) -> &Log {
+        &self.shared.log
     }
 
-    /// Waits for what Python is to do next.
-    pub fn next_command(&self, limit: Duration) -> Next {
-        self.shared.commands.next(limit)
-    }
-
-    /// Answers a command.
-    pub fn complete(&self, id: u64, completion: Completion) -> bool {
-        self.shared.commands.complete(id, completion)
-    }
-
-    /// Makes a worker's channel and arena; answers its id and its end.
-    ///
-    /// # Errors
-    /// Descriptors or memory ran out.
-    pub fn open_worker(&self, model: &str, version: u64, instance: u32) -> std::io::Result<(u64, OwnedFd)> {
+    /// Makes a worker's channel and arena for `{"model","version","instance"}`; answers its id and its end.
+    pub fn open_worker(&self, place: &[u8]) -> Result<(u64, OwnedFd), InferError> {
+        let WorkerPlace { model, version, instance } = parse("spec", place)?;
         let _context = self.handle.enter();
-        self.shared.engine.workers().open(model, version, instance)
+        let opened = self.shared.engine.workers().open(&model, version, instance);
+        opened.map_err(|fault| InferError::Unavailable(format!("cannot open a worker's channel: {fault}")))
     }
 
-    /// Closes a worker's channel; false if there is none.
-    pub fn close_worker(&self, worker: u64) -> bool {
+    /// Closes a worker's channel; one that has ended already is fine.
+    pub fn close_worker(&self, worker: u64) {
         let _context = self.handle.enter();
-        self.shared.engine.workers().close(worker)
+        self.shared.engine.workers().close(worker);
     }
 
     /// Adds a worker to a published version.
-    ///
-    /// # Errors
-    /// No such worker or version.
     pub fn attach_worker(&self, model: &str, version: u64, worker: u64) -> Result<(), InferError> {
         let _context = self.handle.enter();
         self.shared.engine.workers().attach(model, version, worker)
     }
 
     /// Publishes a model version.
-    ///
-    /// # Errors
-    /// It names a worker that does not exist.
-    pub fn publish(&self, spec: ModelSpec) -> Result<(), InferError> {
+    pub fn publish(&self, spec: &[u8]) -> Result<(), InferError> {
+        let spec: ModelSpec = parse("model spec", spec)?;
         let _context = self.handle.enter();
         self.shared.engine.publish(spec)
     }
@@ -211,17 +233,16 @@ impl Server {
         self.handle.block_on(self.shared.engine.retire_replaced(model, drain))
     }
 
-    /// Tells the index.
-    pub fn set_index(&self, rows: Vec<IndexRow>) {
+    /// Tells the repository index.
+    pub fn set_index(&self, rows: &[u8]) -> Result<(), InferError> {
+        let rows: Vec<IndexRow> = parse("index", rows)?;
         self.shared.engine.registry().set_index(rows);
+        Ok(())
     }
 
-    /// Replaces the access snapshot; answers its generation.
-    ///
-    /// # Errors
-    /// A row is wrong; the text names it.
-    pub fn set_access(&self, snapshot: Snapshot) -> Result<u64, String> {
-        self.shared.gate.set(snapshot)
+    /// Takes a full access snapshot; answers `{"boot_id","generation"}`.
+    pub fn set_access(&self, snapshot: &[u8]) -> Result<Vec<u8>, InferError> {
+        self.shared.set_access(snapshot)
     }
 
     /// Says whether the server is ready.
@@ -230,70 +251,43 @@ impl Server {
     }
 
     /// Turns each line of a worker's output into a log record with `labels`.
-    ///
-    /// # Errors
-    /// The descriptor is no pipe.
-    pub fn pump_output(&self, descriptor: OwnedFd, labels: Map<String, Value>) -> std::io::Result<()> {
+    pub fn pump_output(&self, pipe: OwnedFd, labels: &[u8]) -> Result<(), InferError> {
+        let labels: Map<String, Value> = parse("labels", labels)?;
         let _context = self.handle.enter();
-        output::pump(descriptor, labels, self.logger.clone())
+        let pumped = output::pump(pipe, labels, self.shared.log.clone());
+        pumped.map_err(|fault: io::Error| InferError::InvalidArgument(format!("output of a worker: {fault}")))
     }
 
-    /// Refuses new requests, waits for running ones on the calling thread; false if the deadline came first.
+    /// Writes a record of Python.
+    pub fn write_log(&self, record: &[u8]) -> Result<(), InferError> {
+        let record: Record = parse("log record", record)?;
+        self.shared.log.write(record);
+        Ok(())
+    }
+
+    /// Refuses new requests and waits for running ones on the calling thread; false if the deadline came first.
     pub fn drain(&self, limit: Duration) -> bool {
-        self.shared.draining.store(true, Ordering::Relaxed);
-        self.shared.engine.refuse();
-        self.handle.block_on(self.shared.engine.drain(limit))
+        self.set_ready(false);
+        self.handle.block_on(async {
+            self.shared.exiting.store(true, Ordering::Relaxed);
+            self.shared.engine.refuse();
+            let started = Instant::now();
+            let clean = self.shared.engine.drain(limit).await;
+            let left = limit.saturating_sub(started.elapsed());
+            timeout(left, self.shared.wait_idle()).await.is_ok() && clean
+        })
     }
 
-    /// Ends listeners, commands, threads and the log.
+    /// Ends listeners, commands, threads and the log; the second time does nothing.
     pub fn stop(&self) {
-        let _ = self.stop.send(true);
-        self.shared.commands.stop();
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(runtime) = runtime {
-            // Answers that are being written get a moment to leave.
-            runtime.shutdown_timeout(Duration::from_millis(500));
-        }
-        let thread = self.log_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            self.logger.stop();
-            let _ = thread.join();
-        }
+        let Some(runtime) = runtime else { return };
+        self.shared.exiting.store(true, Ordering::Relaxed);
+        self.shared.commands.stop();
+        // Every connection holds a receiver until it has ended.
+        self.stop.send_replace(true);
+        let _ = runtime.block_on(async { timeout(LAST_BYTES, self.stop.closed()).await });
+        runtime.shutdown_timeout(LAST_BYTES);
+        self.shared.log.flush();
     }
-
-    /// A record of the server itself.
-    pub fn say(&self, level: Level, message: &str) {
-        self.logger.say(level, message);
-    }
-}
-
-fn bind(options: &ListenerOptions) -> Result<TcpListener, String> {
-    let where_ = format!("{}:{}", options.address, options.port);
-    let address: IpAddr = options
-        .address
-        .parse()
-        .map_err(|_| format!("http address: expected an IP address, got '{}'", options.address))?;
-    let address = SocketAddr::new(address, options.port);
-    let attempt = || -> std::io::Result<TcpListener> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        if options.reuse_port {
-            socket.set_reuseport(true)?;
-        }
-        socket.bind(address)?;
-        socket.listen(LISTEN_BACKLOG)
-    };
-    attempt().map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            format!("{where_} is in use by another process; stop it or choose another port with --http-port")
-        }
-        _ => format!("cannot listen on {where_}: {error}"),
-    })
-}
-
-/// Tells one start of the server from another.
-fn boot_id() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seed = format!("{}-{}", since.as_nanos(), std::process::id());
-    blake3::hash(seed.as_bytes()).to_hex()[..16].to_owned()
 }

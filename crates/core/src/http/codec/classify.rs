@@ -1,5 +1,7 @@
 //! The classification extension: the top values of an output as `"<value>:<index>[:<label>]"` (W44).
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use naiad_tensor::DataType;
 
@@ -25,7 +27,7 @@ pub(super) fn classify(
     batched: bool,
 ) -> Result<OutputTensor, InferError> {
     let refuse = |text: String| Err(InferError::InvalidArgument(text));
-    let Some(read) = reader(output.datatype) else {
+    let Some(kind) = kind(output.datatype) else {
         let (name, datatype) = (&output.name, output.datatype.name());
         return refuse(format!("class result not available for output '{name}' due to unsupported type '{datatype}'"));
     };
@@ -41,12 +43,15 @@ pub(super) fn classify(
     let per_row = elements.checked_div(batch).unwrap_or(0);
     let count = per_row.min(usize::try_from(wanted.count).unwrap_or(usize::MAX));
     let mut data = Vec::new();
+    let mut order = Vec::with_capacity(per_row);
     for row in output.data.chunks_exact((per_row * size).max(1)) {
-        let values: Vec<Value> = row.chunks_exact(size).map(read).collect();
-        let mut order: Vec<usize> = (0..values.len()).collect();
-        order.sort_by(|a, b| values[*b].number.total_cmp(&values[*a].number));
-        for index in &order[..count] {
-            let mut text = format!("{}:{index}", values[*index].text);
+        let values = row.chunks_exact(size);
+        order.clear();
+        order.extend(values.map(kind.rank).zip(0..));
+        order.sort_by_key(|(rank, index)| (std::cmp::Reverse(*rank), *index));
+        for (_, index) in &order[..count] {
+            let mut text = (kind.text)(&row[index * size..(index + 1) * size]);
+            let _ = write!(text, ":{index}");
             if let Some(label) = wanted.labels.get(*index) {
                 text.push(':');
                 text.push_str(label);
@@ -59,32 +64,51 @@ pub(super) fn classify(
     Ok(OutputTensor { name: output.name.clone(), datatype: DataType::Bytes, shape, data: Bytes::from(data) })
 }
 
-struct Value {
-    number: f64,
-    text: String,
+/// How values of a datatype compare and print.
+struct Kind {
+    rank: fn(&[u8]) -> i128,
+    text: fn(&[u8]) -> String,
 }
 
-fn reader(datatype: DataType) -> Option<fn(&[u8]) -> Value> {
-    macro_rules! read {
-        ($type:ty, $format:literal) => {
-            Some(|bytes| {
-                let value = <$type>::from_le_bytes(bytes.try_into().expect("chunks_exact gives whole elements"));
-                #[allow(clippy::cast_lossless, reason = "the macro serves types that are wider than f64's integers")]
-                Value { number: value as f64, text: format!($format, value) }
+fn kind(datatype: DataType) -> Option<Kind> {
+    macro_rules! integer {
+        ($type:ty) => {
+            Some(Kind {
+                rank: |bytes| i128::from(<$type>::from_le_bytes(element(bytes))),
+                text: |bytes| <$type>::from_le_bytes(element(bytes)).to_string(),
             })
         };
     }
     match datatype {
-        DataType::Uint8 => read!(u8, "{}"),
-        DataType::Uint16 => read!(u16, "{}"),
-        DataType::Uint32 => read!(u32, "{}"),
-        DataType::Uint64 => read!(u64, "{}"),
-        DataType::Int8 => read!(i8, "{}"),
-        DataType::Int16 => read!(i16, "{}"),
-        DataType::Int32 => read!(i32, "{}"),
-        DataType::Int64 => read!(i64, "{}"),
-        DataType::Fp32 => read!(f32, "{:.6}"),
-        DataType::Fp64 => read!(f64, "{:.6}"),
+        DataType::Uint8 => integer!(u8),
+        DataType::Uint16 => integer!(u16),
+        DataType::Uint32 => integer!(u32),
+        DataType::Uint64 => integer!(u64),
+        DataType::Int8 => integer!(i8),
+        DataType::Int16 => integer!(i16),
+        DataType::Int32 => integer!(i32),
+        DataType::Int64 => integer!(i64),
+        DataType::Fp32 => Some(Kind {
+            rank: |bytes| float_rank(f32::from_le_bytes(element(bytes)).into()),
+            text: |bytes| format!("{:.6}", f32::from_le_bytes(element(bytes))),
+        }),
+        DataType::Fp64 => Some(Kind {
+            rank: |bytes| float_rank(f64::from_le_bytes(element(bytes))),
+            text: |bytes| format!("{:.6}", f64::from_le_bytes(element(bytes))),
+        }),
         DataType::Bool | DataType::Bytes | DataType::Fp16 | DataType::Bf16 => None,
     }
+}
+
+fn element<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().expect("rows are cut into whole elements")
+}
+
+/// Orders floats as their values; NaN is below all.
+fn float_rank(value: f64) -> i128 {
+    if value.is_nan() {
+        return i128::MIN;
+    }
+    let bits: i128 = value.abs().to_bits().into();
+    if value < 0.0 { -bits } else { bits }
 }

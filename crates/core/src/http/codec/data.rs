@@ -3,7 +3,7 @@
 use naiad_tensor::DataType;
 
 use super::half::{bf16_bits, f16_bits};
-use super::numbers::{Decimal, decimal};
+use super::numbers::{TOO_BIG, decimal};
 use super::reader::Reader;
 use super::{Fault, Trouble};
 
@@ -19,23 +19,73 @@ pub(super) fn read(reader: &mut Reader<'_>, datatype: DataType, limit: u64) -> R
     let likely = limit.min((reader.bytes.len() - reader.at) as u64 / 2 + 1) as usize;
     let out = Vec::with_capacity(likely * datatype.size().unwrap_or(8));
     let mut sink = Sink { out, count: 0, limit };
-    match datatype {
+    let done = match datatype {
         DataType::Bool => sink.array(reader, boolean),
-        DataType::Uint8 => sink.array(reader, |r, out| unsigned(r).map(|v| out.push(v as u8))),
-        DataType::Uint16 => sink.array(reader, |r, out| unsigned(r).map(|v| put(out, (v as u16).to_le_bytes()))),
-        DataType::Uint32 => sink.array(reader, |r, out| unsigned(r).map(|v| put(out, (v as u32).to_le_bytes()))),
-        DataType::Uint64 => sink.array(reader, |r, out| unsigned(r).map(|v| put(out, v.to_le_bytes()))),
-        DataType::Int8 => sink.array(reader, |r, out| signed(r).map(|v| out.push(v as u8))),
-        DataType::Int16 => sink.array(reader, |r, out| signed(r).map(|v| put(out, (v as i16).to_le_bytes()))),
-        DataType::Int32 => sink.array(reader, |r, out| signed(r).map(|v| put(out, (v as i32).to_le_bytes()))),
-        DataType::Int64 => sink.array(reader, |r, out| signed(r).map(|v| put(out, v.to_le_bytes()))),
-        DataType::Fp16 => sink.array(reader, |r, out| double(r).map(|v| put(out, f16_bits(v).to_le_bytes()))),
-        DataType::Bf16 => sink.array(reader, |r, out| single(r).map(|v| put(out, bf16_bits(v).to_le_bytes()))),
-        DataType::Fp32 => sink.array(reader, |r, out| single(r).map(|v| put(out, v.to_le_bytes()))),
-        DataType::Fp64 => sink.array(reader, |r, out| double(r).map(|v| put(out, v.to_le_bytes()))),
+        DataType::Uint8 => sink.array(reader, |text, out| unsigned(text, |v| out.push(v as u8))),
+        DataType::Uint16 => sink.array(reader, |text, out| unsigned(text, |v| put(out, (v as u16).to_le_bytes()))),
+        DataType::Uint32 => sink.array(reader, |text, out| unsigned(text, |v| put(out, (v as u32).to_le_bytes()))),
+        DataType::Uint64 => sink.array(reader, |text, out| unsigned(text, |v| put(out, v.to_le_bytes()))),
+        DataType::Int8 => sink.array(reader, |text, out| signed(text, |v| out.push(v as u8))),
+        DataType::Int16 => sink.array(reader, |text, out| signed(text, |v| put(out, (v as i16).to_le_bytes()))),
+        DataType::Int32 => sink.array(reader, |text, out| signed(text, |v| put(out, (v as i32).to_le_bytes()))),
+        DataType::Int64 => sink.array(reader, |text, out| signed(text, |v| put(out, v.to_le_bytes()))),
+        DataType::Fp16 => sink.array(reader, |text, out| double(text, |v| put(out, f16_bits(v).to_le_bytes()))),
+        DataType::Bf16 => sink.array(reader, |text, out| double(text, |v| put(out, bf16_bits(v).to_le_bytes()))),
+        DataType::Fp32 => sink.array(reader, single),
+        DataType::Fp64 => sink.array(reader, |text, out| double(text, |v| put(out, v.to_le_bytes()))),
         DataType::Bytes => sink.array(reader, string),
-    }?;
+    };
+    done.map_err(|stop| why(stop, reader, datatype))?;
     Ok((sink.count, sink.out))
+}
+
+/// Why the walk stopped. The loop carries no more than this, so that it stays in registers; `why` makes the text.
+enum Stop {
+    NoArray,
+    TooDeep,
+    TooMany,
+    NoComma,
+    Element,
+}
+
+#[cold]
+fn why(stop: Stop, reader: &mut Reader<'_>, datatype: DataType) -> Trouble {
+    match stop {
+        Stop::NoArray => wrong("attempt to access JSON non-array as array"),
+        Stop::TooDeep => Trouble::text(format!("JSON nesting depth exceeds maximum allowed limit ({MAX_DEPTH})")),
+        Stop::TooMany => wrong("Shape does not match true shape of 'data' field"),
+        Stop::NoComma => reader.fault("Missing a comma or ']' after an array element.").into(),
+        Stop::Element => element_fault(reader, datatype),
+    }
+}
+
+/// What is wrong with the element here: no JSON, out of range or of another type.
+fn element_fault(reader: &mut Reader<'_>, datatype: DataType) -> Trouble {
+    let at = reader.at;
+    let is_string = reader.peek() == b'"';
+    if let Err(fault) = reader.skip() {
+        return fault.into();
+    }
+    match datatype {
+        DataType::Bytes if is_string => wrong("a string is longer than 4294967295 bytes"),
+        DataType::Bytes => {
+            Trouble::text("Unable to parse JSON bytes array: attempt to access JSON non-string as string")
+        }
+        DataType::Bool => mistyped("boolean", "boolean"),
+        DataType::Uint8 | DataType::Uint16 | DataType::Uint32 | DataType::Uint64 => {
+            mistyped("unsigned-integer", "unsigned-integer")
+        }
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => {
+            mistyped("signed-integer", "signed-integer")
+        }
+        DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64 => {
+            // A number that is well-formed and still was not taken is too big.
+            match decimal(&reader.bytes[at..]) {
+                Some(_) => Fault { message: TOO_BIG, at }.into(),
+                None => mistyped("number", "double"),
+            }
+        }
+    }
 }
 
 #[inline]
@@ -50,15 +100,11 @@ struct Sink {
 }
 
 impl Sink {
-    /// Walks the arrays; `leaf` reads one element.
+    /// Walks the arrays; `leaf` reads one element from the start of a text and gives its length, 0 = it cannot.
     #[inline]
-    fn array(
-        &mut self,
-        reader: &mut Reader<'_>,
-        leaf: impl Fn(&mut Reader<'_>, &mut Vec<u8>) -> Result<(), Trouble>,
-    ) -> Result<(), Trouble> {
+    fn array(&mut self, reader: &mut Reader<'_>, leaf: impl Fn(&[u8], &mut Vec<u8>) -> usize) -> Result<(), Stop> {
         if reader.next_token() != b'[' {
-            return Err(wrong("attempt to access JSON non-array as array"));
+            return Err(Stop::NoArray);
         }
         reader.at += 1;
         let mut depth = 1;
@@ -69,9 +115,7 @@ impl Sink {
                 b'[' => {
                     depth += 1;
                     if depth >= MAX_DEPTH {
-                        return Err(Trouble::text(format!(
-                            "JSON nesting depth exceeds maximum allowed limit ({MAX_DEPTH})"
-                        )));
+                        return Err(Stop::TooDeep);
                     }
                     reader.at += 1;
                     may_end = true;
@@ -81,9 +125,13 @@ impl Sink {
                 _ => {
                     self.count += 1;
                     if self.count > self.limit {
-                        return Err(wrong("Shape does not match true shape of 'data' field"));
+                        return Err(Stop::TooMany);
                     }
-                    leaf(reader, &mut self.out)?;
+                    let length = leaf(reader.bytes.get(reader.at..).unwrap_or_default(), &mut self.out);
+                    if length == 0 {
+                        return Err(Stop::Element);
+                    }
+                    reader.at += length;
                     // Elements mostly follow one another with a bare comma.
                     if reader.peek() == b',' {
                         reader.at += 1;
@@ -108,7 +156,7 @@ impl Sink {
                         reader.at += 1;
                         depth -= 1;
                     }
-                    _ => return Err(reader.fault("Missing a comma or ] after an array element.").into()),
+                    _ => return Err(Stop::NoComma),
                 }
             }
         }
@@ -119,108 +167,87 @@ fn wrong(text: &str) -> Trouble {
     Trouble::text(format!("Unable to parse 'data': {text}"))
 }
 
-/// A value of the wrong kind: skipped first, so that broken JSON is called broken.
+/// A value of another kind; the caller looks whether it is a value at all.
 #[cold]
-fn mistyped(reader: &mut Reader<'_>, expected: &str) -> Trouble {
-    match reader.skip() {
-        Ok(()) => wrong(&format!("attempt to access JSON non-{expected} as {expected}")),
-        Err(fault) => fault.into(),
-    }
-}
-
-#[cold]
-fn too_big(reader: &Reader<'_>) -> Trouble {
-    Fault { message: "Number too big to be stored in double.", at: reader.at }.into()
-}
-
-/// The number here and its text; `None` if something else stands here.
-#[inline]
-fn number<'a>(reader: &Reader<'a>) -> Option<(Decimal, &'a [u8])> {
-    let text = &reader.bytes[reader.at..];
-    decimal(text).map(|number| (number, text))
+fn mistyped(expected: &str, accessed: &str) -> Trouble {
+    wrong(&format!("attempt to access JSON non-{expected} as {accessed}"))
 }
 
 #[inline]
-fn single(reader: &mut Reader<'_>) -> Result<f32, Trouble> {
-    let Some((number, text)) = number(reader) else { return special(reader).map(|value| value as f32) };
-    let value = number.to_f32(text).ok_or_else(|| too_big(reader))?;
-    reader.at += number.length;
-    Ok(value)
+fn single(text: &[u8], out: &mut Vec<u8>) -> usize {
+    let Some(number) = decimal(text) else { return special(text, |value| put(out, (value as f32).to_le_bytes())) };
+    let Some(value) = number.to_f32(text) else { return 0 };
+    put(out, value.to_le_bytes());
+    number.length
 }
 
 #[inline]
-fn double(reader: &mut Reader<'_>) -> Result<f64, Trouble> {
-    let Some((number, text)) = number(reader) else { return special(reader) };
-    let value = number.to_f64(text).ok_or_else(|| too_big(reader))?;
-    reader.at += number.length;
-    Ok(value)
+fn double(text: &[u8], put: impl FnOnce(f64)) -> usize {
+    let Some(number) = decimal(text) else { return special(text, put) };
+    let Some(value) = number.to_f64(text) else { return 0 };
+    put(value);
+    number.length
 }
 
 /// `NaN`, `Infinity`, `-Infinity`, `Inf` (W17).
 #[cold]
-fn special(reader: &mut Reader<'_>) -> Result<f64, Trouble> {
-    if matches!(reader.peek(), b'N' | b'I' | b'-') {
-        let text = reader.number_text()?;
-        return match text.trim_start_matches('-') {
-            "NaN" => Ok(f64::NAN),
-            _ if text.starts_with('-') => Ok(f64::NEG_INFINITY),
-            _ => Ok(f64::INFINITY),
-        };
+fn special(text: &[u8], put: impl FnOnce(f64)) -> usize {
+    let sign = usize::from(text.first() == Some(&b'-'));
+    let value = if sign == 1 { -1.0 } else { 1.0 };
+    for (word, value) in [("NaN", f64::NAN), ("Infinity", value * f64::INFINITY), ("Inf", value * f64::INFINITY)] {
+        if text[sign..].starts_with(word.as_bytes()) {
+            put(value);
+            return sign + word.len();
+        }
     }
-    Err(mistyped(reader, "number"))
+    0
 }
 
 #[inline]
-fn signed(reader: &mut Reader<'_>) -> Result<i64, Trouble> {
-    if let Some((number, text)) = number(reader)
-        && let Some(value) = number.to_i64(text)
-    {
-        reader.at += number.length;
-        return Ok(value);
-    }
-    Err(mistyped(reader, "signed-integer"))
+fn signed(text: &[u8], put: impl FnOnce(i64)) -> usize {
+    let Some(number) = decimal(text) else { return 0 };
+    let Some(value) = number.to_i64(text) else { return 0 };
+    put(value);
+    number.length
 }
 
 #[inline]
-fn unsigned(reader: &mut Reader<'_>) -> Result<u64, Trouble> {
-    if let Some((number, text)) = number(reader)
-        && let Some(value) = number.to_u64(text)
-    {
-        reader.at += number.length;
-        return Ok(value);
-    }
-    Err(mistyped(reader, "unsigned-integer"))
+fn unsigned(text: &[u8], put: impl FnOnce(u64)) -> usize {
+    let Some(number) = decimal(text) else { return 0 };
+    let Some(value) = number.to_u64(text) else { return 0 };
+    put(value);
+    number.length
 }
 
-fn boolean(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Trouble> {
-    let rest = &reader.bytes[reader.at..];
-    let (value, length) = if rest.starts_with(b"true") {
+fn boolean(text: &[u8], out: &mut Vec<u8>) -> usize {
+    let (value, length) = if text.starts_with(b"true") {
         (1, 4)
-    } else if rest.starts_with(b"false") {
+    } else if text.starts_with(b"false") {
         (0, 5)
     } else {
-        return Err(mistyped(reader, "boolean"));
+        return 0;
     };
     out.push(value);
-    reader.at += length;
-    Ok(())
+    length
 }
 
-fn string(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Trouble> {
-    if reader.peek() != b'"' {
-        return Err(mistyped(reader, "string"));
+fn string(text: &[u8], out: &mut Vec<u8>) -> usize {
+    if text.first() != Some(&b'"') {
+        return 0;
     }
     let start = out.len();
     put(out, [0; 4]);
-    let at = reader.at;
-    reader.string_bytes(out)?;
-    let content = &out[start + 4..];
-    if std::str::from_utf8(content).is_err() {
-        return Err(Fault { message: "Invalid encoding in string.", at }.into());
+    let mut reader = Reader::new(text);
+    if reader.string_bytes(out).is_err() {
+        return 0;
     }
-    let length = u32::try_from(content.len()).map_err(|_| wrong("a string is longer than 4294967295 bytes"))?;
+    let content = &out[start + 4..];
+    let Ok(length) = u32::try_from(content.len()) else { return 0 };
+    if std::str::from_utf8(content).is_err() {
+        return 0;
+    }
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
-    Ok(())
+    reader.at
 }
 
 #[cfg(test)]

@@ -12,6 +12,9 @@ use super::half::{bf16_bits, bf16_value, f16_bits, f16_value, shortest};
 use crate::error::InferError;
 use crate::request::{InferResponse, OutputTensor, Parameter, Parameters};
 
+/// Binary tensors of so many bytes together are copied behind the JSON, which costs less than chunks of their own.
+const SMALL: usize = 4096;
+
 /// A body, ready to be sent.
 #[derive(Debug)]
 pub struct Encoded {
@@ -29,8 +32,8 @@ pub fn encode(response: &InferResponse, shown_model: &str, form: &ResponseForm) 
     let wanted = |output: &OutputTensor| form.outputs.iter().find(|form| *form.name == *output.name);
     let is_binary =
         |wanted: Option<&OutputForm>| wanted.map_or(form.outputs.is_empty() && form.binary, |form| form.binary);
-    let room: usize = response.outputs.iter().map(|output| output.data.len() * 4 + 160).sum();
-    let mut json = Vec::with_capacity(256 + room);
+    let room = response.outputs.iter().map(|output| 160 + output.name.len() + room(output, is_binary(wanted(output))));
+    let mut json = Vec::with_capacity(256 + response.id.len() + shown_model.len() + room.sum::<usize>());
     json.push(b'{');
     if !response.id.is_empty() {
         key(&mut json, "id");
@@ -72,11 +75,37 @@ pub fn encode(response: &InferResponse, shown_model: &str, form: &ResponseForm) 
     }
     json.extend_from_slice(b"]}");
     // W33: a response without one binary byte is plain JSON.
-    let has_binary = blobs.iter().any(|blob| !blob.is_empty());
-    let json_length = has_binary.then_some(json.len());
+    let binary: usize = blobs.iter().map(Bytes::len).sum();
+    let json_length = (binary > 0).then_some(json.len());
+    if binary <= SMALL {
+        blobs.drain(..).for_each(|blob| json.extend_from_slice(&blob));
+    }
     let mut body = vec![Bytes::from(json)];
     body.append(&mut blobs);
     Ok(Encoded { json_length, body })
+}
+
+/// Bytes to set aside for the data of an output: what its elements mostly take, so that the buffer seldom grows.
+fn room(output: &OutputTensor, binary: bool) -> usize {
+    let bytes = output.data.len();
+    if binary {
+        return if bytes <= SMALL { bytes } else { 0 };
+    }
+    match output.datatype {
+        DataType::Bool => bytes * 6,
+        DataType::Uint8 | DataType::Int8 => bytes * 5,
+        DataType::Bytes => bytes + bytes / 2,
+        DataType::Uint16
+        | DataType::Uint32
+        | DataType::Uint64
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::Fp16
+        | DataType::Bf16
+        | DataType::Fp32
+        | DataType::Fp64 => bytes * 4,
+    }
 }
 
 fn key(json: &mut Vec<u8>, name: &str) {
@@ -142,7 +171,7 @@ fn data(json: &mut Vec<u8>, output: &OutputTensor) {
         }),
         DataType::Bf16 => each(json, bytes, |json, bytes| {
             let bits = u16::from_le_bytes(bytes);
-            narrow(json, bf16_value(bits), bits, |value| bf16_bits(value as f32));
+            narrow(json, bf16_value(bits), bits, bf16_bits);
         }),
         DataType::Bytes => strings(json, bytes),
     }
@@ -254,3 +283,7 @@ fn special(json: &mut Vec<u8>, value: f64) {
     };
     json.extend_from_slice(text.as_bytes());
 }
+
+#[cfg(test)]
+#[path = "encode_tests.rs"]
+mod tests;

@@ -42,13 +42,23 @@ pub(super) fn f16_value(bits: u16) -> f32 {
 }
 
 /// The BF16 bits nearest to `value`.
-pub(super) fn bf16_bits(value: f32) -> u16 {
-    let bits = value.to_bits();
+pub(super) fn bf16_bits(value: f64) -> u16 {
+    let bits = to_odd(value).to_bits();
     if value.is_nan() {
         return (bits >> 16) as u16 | 0x40;
     }
     let rounding = 0x7fff + ((bits >> 16) & 1);
     (bits.wrapping_add(rounding) >> 16) as u16
+}
+
+/// `value` cut to an f32 whose last bit says that something was cut, so that a second rounding comes out right.
+fn to_odd(value: f64) -> f32 {
+    let near = value as f32;
+    if f64::from(near).to_bits() == value.to_bits() || value.is_nan() {
+        return near;
+    }
+    let above = f64::from(near).abs() > value.abs();
+    f32::from_bits((near.to_bits() - u32::from(above)) | 1)
 }
 
 /// The value of BF16 bits.
@@ -90,10 +100,21 @@ mod tests {
         for bits in (0..=u16::MAX).step_by(7) {
             let value = bf16_value(bits);
             if value.is_finite() {
-                let text = shortest(value, bits, |read| bf16_bits(read as f32));
-                assert_eq!(bf16_bits(text.parse::<f32>().unwrap()), bits, "{text}");
+                let text = shortest(value, bits, bf16_bits);
+                assert_eq!(bf16_bits(text.parse().unwrap()), bits, "{text}");
             }
         }
         assert_eq!(shortest(f16_value(0x2e66), 0x2e66, f16_bits), "0.1");
+    }
+
+    #[test]
+    fn bf16_is_rounded_once() {
+        // Just above the middle between 1.0 and its neighbour; an f32 in between would fall on the middle.
+        let middle = 1.0 + 1.0 / 256.0;
+        assert_eq!(bf16_bits(middle), 0x3f80);
+        assert_eq!(bf16_bits(middle + 1e-10), 0x3f81);
+        assert_eq!(bf16_bits(-middle - 1e-10), 0xbf81);
+        assert_eq!(bf16_bits(1e300), 0x7f80);
+        assert_eq!(bf16_bits(f64::NAN) & 0x7fc0, 0x7fc0);
     }
 }

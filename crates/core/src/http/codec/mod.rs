@@ -5,11 +5,15 @@ mod data;
 mod decode;
 mod encode;
 mod half;
+mod input;
 mod numbers;
+mod raw;
 mod reader;
 
 pub use decode::{DecodeOptions, ResponseForm, Target, decode};
 pub use encode::{Encoded, encode};
+
+use reader::{Reader, Scalar};
 
 use crate::error::InferError;
 
@@ -38,6 +42,50 @@ impl From<Fault> for Trouble {
 impl Trouble {
     fn text(text: impl Into<String>) -> Self {
         Self::Wrong(InferError::InvalidArgument(text.into()))
+    }
+
+    /// With the prefix that carries the request's id; [`decode`] puts it in at the end.
+    fn request(text: impl Into<String>) -> Self {
+        Self::Wrong(InferError::request("", text))
+    }
+
+    fn missing(member: &str) -> Self {
+        Self::text(format!("Unable to parse '{member}': attempt to access non-existing object member '{member}'"))
+    }
+
+    fn twice(member: &str) -> Self {
+        Self::text(format!("Unable to parse '{member}': the object has more than one member '{member}'"))
+    }
+
+    fn shared_memory() -> Self {
+        let text = "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable.";
+        Self::Wrong(InferError::Unsupported(text.to_owned()))
+    }
+}
+
+/// Keeps the value of a member; a second one of its name is refused, since readers disagree on which one counts.
+fn set_once<T>(slot: &mut Option<T>, member: &str, value: T) -> Result<(), Trouble> {
+    if slot.replace(value).is_some() {
+        return Err(Trouble::twice(member));
+    }
+    Ok(())
+}
+
+fn text(reader: &mut Reader<'_>, member: &str) -> Result<String, Trouble> {
+    match reader.scalar()? {
+        Scalar::String(text) => Ok(text.into_owned()),
+        _ => Err(Trouble::text(format!("Unable to parse '{member}': attempt to access JSON non-string as string"))),
+    }
+}
+
+/// An integer that is not negative: no fraction, no exponent (B4).
+fn unsigned(member: &str, value: &Scalar<'_>) -> Result<u64, Trouble> {
+    match *value {
+        Scalar::Int(value) if value >= 0 => Ok(value as u64),
+        Scalar::Uint(value) => Ok(value),
+        _ => Err(Trouble::text(format!(
+            "Unable to parse '{member}': attempt to access JSON non-unsigned-integer as unsigned-integer"
+        ))),
     }
 }
 

@@ -17,12 +17,19 @@ KEY_HEADER = STATE / "keys" / f"{SERVICE}.header"
 
 
 def naiad(*arguments: str | Path) -> dict[str, Any]:
-    """Run one command of the CLI; its progress is ours, its result comes back."""
+    """Run one command of the CLI; its progress is shown, its result comes back."""
     command = [sys.executable, "-m", "naiad", *map(str, arguments), "--state", str(STATE), "-o", "json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False, text=True)
-    if done.returncode:
-        sys.exit(done.returncode)  # the command has said why on stderr
-    return dict(json.loads(done.stdout))
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        for line in process.stderr:
+            if not line.startswith("next: "):  # this script does what comes next
+                print(line, end="", file=sys.stderr, flush=True)
+        result = process.stdout.read()
+    if process.returncode:
+        sys.exit(process.returncode)  # the command has said why
+    return dict(json.loads(result))
 
 
 def curl_line(infer: str) -> str:
@@ -44,6 +51,7 @@ def main() -> None:
     print(f"service   {access['http']}   {service['status']['state']}")
     print("try it    a handwritten 7, so the eighth of the ten numbers that come back is the largest:\n")
     print(f"{curl_line(access['infer'])}\n")
+    print(f"more      {shlex.quote(str(ROOT / '.venv' / 'bin' / 'naiad'))} --help")
 
 
 if __name__ == "__main__":

@@ -177,10 +177,7 @@ def test_make_down_leaves_no_process_and_the_service_comes_back(clone: Clone) ->
     assert clone.processes() != []
     clone.make("down")
     assert clone.processes() == []
-    began = time.monotonic()
     assert clone.make("up") == clone.first
-    took = time.monotonic() - began
-    assert took < 10, f"took {took:.1f} s"
     assert clone.paste(clone.call).digit() == 7
     clone.make("down")
     assert clone.processes() == []

@@ -1,10 +1,11 @@
-"""The arena seen from the worker: segments as memory, request words, and room for outputs."""
+"""The arena seen from the worker: segments as memory and arrays, and the words of its requests."""
 
 from __future__ import annotations
 
 import mmap
 import os
-from typing import Any, Callable
+import struct
+from typing import Any
 
 import numpy as np
 
@@ -39,45 +40,37 @@ class Arena:
             mapped = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
-        array = np.frombuffer(mapped, dtype=np.uint8)
-        self._segments.append(array)
+        self._segments.append(mapped)
         if segment == 0:
-            self.cancelled = array[: SLOTS * 4].view(np.uint32)
-            self.started = array[STARTED : STARTED + SLOTS * 4].view(np.uint32)
+            words = memoryview(mapped)  # cheaper to index than an array
+            self.cancelled = words[: SLOTS * 4].cast("I")
+            self.started = words[STARTED : STARTED + SLOTS * 4].cast("I")
 
     def memory(self, segment: int, offset: int, length: int) -> Any:
-        """The bytes of a range as a uint8 array; raises `ArenaError`."""
+        """The bytes of a range; raises `ArenaError`."""
         if segment >= len(self._segments):
             raise ArenaError(f"segment {segment} does not exist")
-        memory = self._segments[segment][offset : offset + length]
+        memory = memoryview(self._segments[segment])[offset : offset + length]
         if len(memory) != length:
             raise ArenaError(f"range {offset}+{length} lies outside segment {segment}")
         return memory
 
+    def array(self, shape: Any, code: int, segment: int, offset: int) -> Any:
+        """Memory of the arena as an array of a fixed-size type; raises `ArenaError`."""
+        try:
+            return np.ndarray(shape, NUMPY[code], self._segments[segment], offset)
+        except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+            text = f"no room for type {code} of shape {list(shape)} at offset {offset} of segment {segment}: {error}"
+            raise ArenaError(text) from None
+
     def tensor(self, entry: Any) -> Any:
         """An input as an array: a view for fixed-size types, an object array for BYTES."""
-        memory = self.memory(entry.segment, entry.offset, entry.length)
         if entry.datatype == BYTES:
-            return decode_bytes(memory, entry.dims)
-        array = memory.view(NUMPY[entry.datatype]).reshape(entry.dims)
+            try:
+                return decode_bytes(self.memory(entry.segment, entry.offset, entry.length), entry.dims)
+            except (struct.error, ValueError) as error:
+                raise ArenaError(f"a BYTES tensor of shape {list(entry.dims)} is malformed: {error}") from None
+        array = self.array(entry.dims, entry.datatype, entry.segment, entry.offset)
+        if array.nbytes != entry.length:
+            raise ArenaError(f"a tensor of shape {list(entry.dims)} has {array.nbytes} bytes, not {entry.length}")
         return array.view(Bf16Array) if entry.datatype == BF16 else array
-
-
-class OutputArea:
-    """Room for the outputs of one call; asks for more when it is used up."""
-
-    def __init__(self, arena: Arena, area: tuple[int, int, int], need: Callable[[int], tuple[int, int, int]]) -> None:
-        self._arena = arena
-        self._segment, self._at, length = area
-        self._end = self._at + length
-        self._need = need
-
-    def place(self, size: int, *, later: int = 0) -> tuple[int, int, Any]:
-        """(segment, offset, memory) for `size` bytes; `later` is what the outputs behind it will want."""
-        start = -(-self._at // ALIGN) * ALIGN
-        if start + size > self._end:
-            self._segment, self._at, length = self._need(size + later + ALIGN)
-            self._end = self._at + length
-            start = -(-self._at // ALIGN) * ALIGN
-        self._at = start + size
-        return self._segment, start, self._arena.memory(self._segment, start, size)

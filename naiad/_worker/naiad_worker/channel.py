@@ -23,6 +23,8 @@ NEED_BODY = struct.Struct("<IIQ")
 GRANT_BODY = struct.Struct("<IIIIQQ")
 SEGMENT_BODY = struct.Struct("<IIQ")
 _DIMS = [struct.Struct(f"<{rank}q") for rank in range(17)]
+# Most records carry one output: its record, entry and dims are packed at once.
+_ONE_OUTPUT = [struct.Struct(f"<IHBBHHIQQQQHBBHHIIQQ{rank}q") for rank in range(17)]
 
 
 class FrameError(Exception):
@@ -41,14 +43,8 @@ class Entry(NamedTuple):
     dims: tuple[int, ...]
 
 
-class Request(NamedTuple):
-    """One request of a call."""
-
-    slot: int
-    tag: int
-    rows: int
-    meta_segment: int
-    meta: int
+Request = tuple[int, int, int, int, int]
+"""One request of a call: slot, tag, rows, segment of its meta, meta. Plain, since a frame may hold many."""
 
 
 class Call(NamedTuple):
@@ -58,7 +54,7 @@ class Call(NamedTuple):
     mode: int
     rows: int
     area: tuple[int, int, int]
-    requests: list[Request]
+    requests: list[Any]
     entries: list[Entry]
 
 
@@ -87,32 +83,45 @@ def unpack_execute(frame: Any, size: int, count: int) -> list[Call]:
 
 
 def _unpack_execute(frame: Any, size: int, count: int) -> list[Call]:
+    # The buffer may be longer than the frame: what is read beyond its end is found out by the last check.
     at, calls = HEADER.size, []
-    view = memoryview(frame)[:size]
     for _ in range(count):
-        call, mode, _zero, requests, entries, _zero, rows, segment, _zero, offset, length = CALL.unpack_from(view, at)
+        call, mode, _zero, requests, entries, _zero, rows, segment, _zero, offset, length = CALL.unpack_from(frame, at)
         at += CALL.size
-        end = at + requests * REQUEST.size
-        members = [Request._make(fields) for fields in REQUEST.iter_unpack(view[at:end])]
-        if len(members) != requests:
-            raise FrameError("an EXECUTE frame is cut off in its requests")
-        at = end
+        if requests == 1:
+            members = [REQUEST.unpack_from(frame, at)]
+        else:
+            members = list(REQUEST.iter_unpack(frame[at : at + requests * REQUEST.size]))
+            if len(members) != requests:
+                raise FrameError("an EXECUTE frame is cut off in its requests")
+        at += requests * REQUEST.size
         tensors = []
         for _ in range(entries):
-            tensor, datatype, rank, request, _zero, where, _zero, start, extent = ENTRY.unpack_from(view, at)
+            tensor, datatype, rank, request, _zero, where, _zero, start, extent = ENTRY.unpack_from(frame, at)
             at += ENTRY.size
-            tensors.append(Entry(tensor, datatype, request, where, start, extent, _dims(rank).unpack_from(view, at)))
+            dims = _dims(rank).unpack_from(frame, at)
+            tensors.append(_make_entry((tensor, datatype, request, where, start, extent, dims)))
             at += rank * 8
-        calls.append(Call(call, mode, rows, (segment, offset, length), members, tensors))
+        calls.append(_make_call((call, mode, rows, (segment, offset, length), members, tensors)))
+    if at > size:
+        raise FrameError(f"an EXECUTE frame is cut off: {at} bytes announced, got {size}")
     if at != size:
         raise FrameError(f"an EXECUTE frame holds {size - at} bytes too many")
     return calls
 
 
-def pack_record(head: tuple[int, int, int, int], entries: list[Entry], text: bytes, times: tuple[int, ...]) -> bytes:
+_make_entry, _make_call = Entry._make, Call._make
+
+
+def pack_record(head: tuple[int, int, int, int], entries: list[Any], text: bytes, times: tuple[int, ...]) -> bytes:
     """One record of a REPLY; `head` = (call, request, status, flags), `times` = start, input, infer, output in ns."""
-    call, request, status, flags = head
-    parts = [RECORD.pack(call, request, status, flags, len(entries), 0, len(text), *times)]
+    if len(entries) == 1:
+        tensor, datatype, of, segment, offset, length, dims = entries[0]
+        rank = len(dims)
+        if rank < len(_ONE_OUTPUT):
+            entry = (tensor, datatype, rank, of, 0, segment, 0, offset, length)
+            return _ONE_OUTPUT[rank].pack(*head, 1, 0, len(text), *times, *entry, *dims) + text
+    parts = [RECORD.pack(*head, len(entries), 0, len(text), *times)]
     for tensor, datatype, of, segment, offset, length, dims in entries:
         rank = len(dims)
         parts.append(ENTRY.pack(tensor, datatype, rank, of, 0, segment, 0, offset, length))

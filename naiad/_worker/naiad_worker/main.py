@@ -13,10 +13,10 @@ from collections import deque
 from typing import Any
 
 from naiad_worker import PROTOCOL, backends, channel, process
-from naiad_worker.arena import Arena, ArenaError, NoRoom, OutputArea
+from naiad_worker.arena import ALIGN, Arena, ArenaError, NoRoom
 from naiad_worker.control import Closed, ControlChannel
 from naiad_worker.probe import Probe, one_line
-from naiad_worker.tensors import BYTES, CODES, datatype_of, encode_bytes
+from naiad_worker.tensors import BYTES, code_of, encode_bytes
 
 REPLY_AFTER_NS = 200_000
 REPLY_ROOM = channel.MAX_FRAME - channel.HEADER.size
@@ -167,9 +167,13 @@ class Worker:
                 if call.mode == channel.GATHERED:
                     self._execute(call, call.requests, call.entries, channel.WHOLE_CALL)
                 else:
+                    own: list[list[Any]] = [[] for _ in call.requests]
+                    for entry in call.entries:
+                        if entry.request >= len(own):
+                            raise channel.FrameError(f"an entry names request {entry.request} of {len(own)}")
+                        own[entry.request].append(entry)
                     for index, request in enumerate(call.requests):
-                        own = [entry for entry in call.entries if entry.request == index]
-                        self._execute(call, [request], own, index)
+                        self._execute(call, [request], own[index], index)
             self._flush()
         elif kind == channel.SEGMENT:
             if size != channel.HEADER.size + channel.SEGMENT_BODY.size or len(descriptors) != 1:
@@ -182,50 +186,63 @@ class Worker:
     def _execute(self, call: channel.Call, requests: list[Any], entries: list[Any], index: int) -> None:
         """Runs the requests as one execution and queues its record."""
         start = _now()
-        started, cancelled = self._arena.started, self._arena.cancelled
-        alive = False
-        for request in requests:
-            started[request.slot] = request.tag
-            alive = alive or cancelled[request.slot] != request.tag
-        if not alive:
-            self._record((call.call, index, CANCELLED, channel.FINAL), [], b"cancelled", (start,) * 4)
+        if not self._begin(requests):
+            self._record((call.call, index, CANCELLED, channel.FINAL), [], b"cancelled", (start, start, start, start))
             return
-        ready = ran = start
+        inputs = {entry.tensor: self._arena.tensor(entry) for entry in entries}
+        ready = ran = _now()
         try:
-            inputs = {entry.tensor: self._arena.tensor(entry) for entry in entries}
-            ready = _now()
             outputs, text = self._backend.execute(inputs)
             ran = _now()
-            written = self._write(call, outputs, index)
-            head = (call.call, index, OK, channel.FINAL)
-        except (channel.FrameError, ArenaError, OSError):
-            raise
-        except NoRoom as error:
-            head, written, text = (call.call, index, UNAVAILABLE, channel.FINAL), [], str(error).encode()
-        except Exception as error:  # a model may raise anything
+            prepared = _prepared(outputs)
+        except Exception as error:  # a model may raise anything, also what the channel raises
             self._tell(error)
-            text = f"{type(error).__name__}: {error}".encode()[: channel.MAX_TEXT]
-            head, written = (call.call, index, INTERNAL, channel.FINAL), []
-        ran = max(ran, ready)
-        self._record(head, written, text, (start, ready, ran, _now()))
+            self._record((call.call, index, INTERNAL, channel.FINAL), [], _text(error), (start, ready, ran, _now()))
+            return
+        try:
+            written = self._write(call, prepared, index)
+        except NoRoom as error:
+            self._record((call.call, index, UNAVAILABLE, channel.FINAL), [], _text(error), (start, ready, ran, _now()))
+            return
+        self._record((call.call, index, OK, channel.FINAL), written, text, (start, ready, ran, _now()))
 
-    def _write(self, call: channel.Call, outputs: list[tuple[int, Any]], index: int) -> list[channel.Entry]:
+    def _begin(self, requests: list[Any]) -> bool:
+        """Says that the requests have started; whether one of them is still wanted."""
+        started, cancelled = self._arena.started, self._arena.cancelled
+        if started is None:
+            raise channel.FrameError("an EXECUTE frame came before the first segment")
+        alive = False
+        try:
+            for slot, tag, _rows, _segment, _meta in requests:
+                started[slot] = tag
+                if cancelled[slot] != tag:
+                    alive = True
+        except IndexError:
+            raise channel.FrameError(f"a request slot is out of range: {slot}") from None
+        return alive
+
+    def _write(self, call: channel.Call, prepared: list[Any], index: int) -> list[Any]:
         """Copies the outputs into the arena, one behind the other."""
-        area = OutputArea(self._arena, call.area, lambda size: self._need(call.call, size))
-        prepared = []
-        for tensor, array in outputs:
-            code = CODES[datatype_of(array)]
-            raw = encode_bytes(array) if code == BYTES else None
-            prepared.append((tensor, array, code, raw, array.nbytes if raw is None else len(raw)))
+        segment, at, length = call.area
+        end = at + length
         entries = []
-        for position, (tensor, array, code, raw, size) in enumerate(prepared):
-            later = sum(extent + 64 for *_, extent in prepared[position + 1 :])
-            segment, offset, memory = area.place(size, later=later)
-            if raw is not None:
-                memory[:] = memoryview(raw)
-            elif size:
-                memory.view(array.dtype).reshape(array.shape)[...] = array
-            entries.append(channel.Entry(tensor, code, index, segment, offset, size, array.shape))
+        for position, (tensor, code, content, size) in enumerate(prepared):
+            at = (at + ALIGN - 1) & -ALIGN
+            if at + size > end:
+                segment, at, length = self._need(call.call, _room(prepared, position))
+                end = at + length
+                at = (at + ALIGN - 1) & -ALIGN
+                if at + size > end:
+                    raise ArenaError(f"the granted range of {length} bytes is too small for {size}")
+            if code == BYTES:
+                dims, raw = content
+                self._arena.memory(segment, at, size)[:] = raw
+            else:
+                dims = content.shape
+                if size:
+                    self._arena.array(dims, code, segment, at)[...] = content
+            entries.append((tensor, code, index, segment, at, size, dims))
+            at += size
         return entries
 
     def _need(self, call: int, size: int) -> tuple[int, int, int]:
@@ -251,11 +268,12 @@ class Worker:
 
     def _record(self, head: tuple[int, int, int, int], entries: list[Any], text: bytes, times: tuple[int, ...]) -> None:
         record = channel.pack_record(head, entries, text, times)
+        records = self._records
         if self._records_size + len(record) > REPLY_ROOM:
             self._flush()
-        if not self._records:
+        if not records:
             self._records_since = times[3]
-        self._records.append(record)
+        records.append(record)
         self._records_size += len(record)
         if times[3] - self._records_since > REPLY_AFTER_NS:
             self._flush()
@@ -269,7 +287,7 @@ class Worker:
 
     def _tell(self, error: Exception) -> None:
         """The traceback goes to the log once for each kind of error."""
-        key = f"{type(error).__name__}: {error}"[:200]
+        key = _text(error).decode()[:200]
         if key not in self._told and len(self._told) < 100:
             self._told.add(key)
             traceback.print_exc()
@@ -278,6 +296,35 @@ class Worker:
         """Lets the backend give back what it holds."""
         if self._backend is not None:
             self._backend.finalize()
+
+
+def _prepared(outputs: list[tuple[int, Any]]) -> list[tuple[int, int, Any, int]]:
+    """(tensor, datatype, content, size in bytes) of each output; the content of BYTES is (shape, bytes)."""
+    prepared = []
+    for tensor, array in outputs:
+        code = code_of(array)
+        if code == BYTES:
+            raw = encode_bytes(array)
+            prepared.append((tensor, code, (array.shape, raw), len(raw)))
+        else:
+            prepared.append((tensor, code, array, array.nbytes))
+    return prepared
+
+
+def _room(prepared: list[tuple[int, int, Any, int]], position: int) -> int:
+    """Bytes that the outputs from `position` on take at most."""
+    return sum(size + ALIGN for *_, size in prepared[position:])
+
+
+def _text(error: Exception) -> bytes:
+    """An error as its record's text: whole characters, at most MAX_TEXT bytes."""
+    try:
+        text = str(error)
+    except Exception:  # an exception class may be broken, too
+        text = "(its message cannot be printed)"
+    if not isinstance(error, NoRoom):
+        text = f"{type(error).__name__}: {text}"
+    return text.encode("utf-8", "replace")[: channel.MAX_TEXT].decode("utf-8", "ignore").encode()
 
 
 def _failed(stage: str, cause: str, fix: str, trace: str) -> dict[str, Any]:

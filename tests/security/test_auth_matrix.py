@@ -78,7 +78,7 @@ def test_every_route_by_every_key(secured, routes):
         for caller in (None, *made):
             headers = {"X_API_Key": made[caller]} if caller else {}
             answer = server.send(row["verb"], _path(row), b"" if row["verb"] != "GET" else None, **headers)
-            where = f"{row['verb']} {row['path']} by {caller}: {answer.status} {answer.body[:100]!r}"
+            where = f"{row['verb']} {row['pattern']} by {caller}: {answer.status} {answer.body[:100]!r}"
             if caller in ALLOWED[row["scope"]]:
                 assert answer.status not in (401, 403), where
             elif caller in (None, "expired", "forged"):

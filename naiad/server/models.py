@@ -180,6 +180,8 @@ class Models:
         old: list[Loaded] = []
         for version, loaded in fresh.items():
             loaded.spec["default_version"] = version == serving[-1]
+            if version in current:  # before: a replacement of an old worker must not join the new version
+                self._release(current[version])
             self._core.publish(json.dumps(loaded.spec).encode())
             if version in current:
                 old.append(current[version])
@@ -187,8 +189,6 @@ class Models:
             self._loader.keep(loaded, self._follow(name, version))
             self._states.set(name, version, READY)
         if old:
-            for loaded in old:
-                self._release(loaded)
             self._core.retire_replaced(name, DRAIN_MILLIS)
             for loaded in old:
                 self._discard(loaded)

@@ -104,10 +104,12 @@ class Worker:
         """Waits for the worker's first message."""
         try:
             message, _ = self._control.receive(timeout=HELLO_SECS)
-        except (TimeoutError, Closed):
-            raise self._failure(
-                "start", f"the worker process did not come up ({self.exit or 'no answer'})", ""
-            ) from None
+        except TimeoutError:
+            raise self._failure("start", f"the worker process said nothing for {HELLO_SECS:.0f} s", "") from None
+        except Closed:
+            self._exited.wait(5)
+            text = f"the worker process did not come up ({self.exit or 'cause unknown'})"
+            raise self._failure("start", text, "see the worker's last log lines above") from None
         if message.get("protocol") != 1:
             raise self._failure("start", f"the worker speaks protocol {message.get('protocol')}, expected 1", "")
 
@@ -134,8 +136,9 @@ class Worker:
     def kill(self) -> None:
         """SIGKILL."""
         self.stopping = True
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        if not self._exited.is_set():  # a pid that has been waited for may be somebody else's
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def stop(self, *, timeout_secs: float = 5.0) -> None:
         """EXIT, then SIGKILL; returns when the process is gone."""
@@ -145,6 +148,10 @@ class Worker:
         if not self._exited.wait(timeout_secs):
             self.kill()
             self._exited.wait(5)
+        self.close()
+
+    def close(self) -> None:
+        """Closes the control channel."""
         self._control.close()
 
     def ended(self, status: int) -> None:
@@ -181,7 +188,7 @@ class Supervisor:
             import_timeout_secs=options.start_timeout_secs,
             base_environment=options.base_environment,
             descriptor_limit=options.descriptor_limit,
-            spawn=run_on_main,
+            spawn=lambda start: self._reaper.spawn(lambda: run_on_main(start)),
             adopt_output=self._adopt_output,
         )
         self._zygotes: dict[ZygoteKey, Zygote] = {}
@@ -199,18 +206,31 @@ class Supervisor:
     # -- zygotes ----------------------------------------------------------------------------------------------------
 
     def _zygote(self, key: ZygoteKey) -> Zygote:
+        """The zygote of this key with a place taken in it, so that it does not end for idleness meanwhile."""
         # A lock for each key: one backend's import takes seconds and must not hold up another's workers.
         with self._lock:
             starting = self._starting.setdefault(key, threading.Lock())
         with starting:
             with self._lock:
                 zygote = self._zygotes.get(key)
-            if zygote is None:
-                zygote = Zygote(key, self._zygote_options)
-                self._reaper.own(zygote.pid)
-                with self._lock:
-                    self._zygotes[key] = zygote
+                if zygote is not None:
+                    zygote.workers += 1
+                    return zygote
+            zygote = Zygote(key, self._zygote_options)
+            try:
+                zygote.await_ready()
+            except ZygoteError:
+                self._reaper.disown(zygote.pid)
+                raise
+            with self._lock:
+                zygote.workers += 1
+                self._zygotes[key] = zygote
             return zygote
+
+    def _leave(self, zygote: Zygote) -> None:
+        with self._lock:
+            zygote.workers -= 1
+            zygote.idle_since = time.monotonic()
 
     def _forget(self, zygote: Zygote) -> None:
         with self._lock:
@@ -225,8 +245,10 @@ class Supervisor:
             idle = [
                 zygote
                 for zygote in self._zygotes.values()
-                if zygote.workers == 0 and now - zygote.idle_since > self._options.linger_secs
+                if zygote.ended() or (zygote.workers == 0 and now - zygote.idle_since > self._options.linger_secs)
             ]
+            for zygote in idle:
+                del self._zygotes[zygote.key]
         for zygote in idle:
             self._forget(zygote)
 
@@ -234,29 +256,17 @@ class Supervisor:
 
     def start(self, spec: WorkerSpec) -> Worker:
         """A worker that has said HELLO; raises `LoadError`."""
-        place = {"model": spec.model, "version": spec.version, "instance": spec.instance}
-        worker_id, data = self._core.open_worker(json.dumps(place).encode())
-        ours, theirs = socket.socketpair()
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
-            zygote, pid = self._fork(spec, (theirs.fileno(), data, write_end))
+            worker = self._start(spec)
+            if worker is None:  # its zygote was killed: one more try, with another zygote and fresh channels
+                log.warning("the zygote ended; starting another", extra={"fields": {"backend": spec.backend}})
+                worker = self._start(spec)
+            if worker is None:
+                raise ZygoteError(f"the zygote of backend '{spec.backend}' ends at once")
         except ZygoteError as error:
-            ours.close()
-            os.close(read_end)
-            self._core.close_worker(worker_id)
             raise LoadError(
                 model=spec.model, version=spec.version, stage=error.stage, cause=str(error), fix=error.fix
             ) from error
-        finally:
-            theirs.close()
-            os.close(data)
-            os.close(write_end)
-        worker = Worker(spec, worker_id=worker_id, pid=pid, control=ControlChannel(ours))
-        with self._lock:
-            self._zygote_of[worker_id] = zygote
-            zygote.workers += 1
-        self._adopt_output(read_end, {"model": spec.model, "version": spec.version, "pid": pid})
-        self._reaper.watch(pid, lambda status: self._ended(worker, status))
         try:
             worker.hello()
         except LoadError:
@@ -264,66 +274,95 @@ class Supervisor:
             raise
         return worker
 
-    def _fork(self, spec: WorkerSpec, descriptors: tuple[int, int, int]) -> tuple[Zygote, int]:
-        key = ZygoteKey(spec.python, spec.backend, tuple(sorted(spec.environment.items())))
-        for attempt in (1, 2):
-            zygote = self._zygote(key)
+    def _start(self, spec: WorkerSpec) -> Worker | None:
+        """Forks a worker; None if its zygote is gone. Whatever a half-made worker holds ends with its channels."""
+        zygote = self._zygote(ZygoteKey(spec.python, spec.backend, tuple(sorted(spec.environment.items()))))
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._leave, zygote)
+            place = {"model": spec.model, "version": spec.version, "instance": spec.instance}
+            worker_id, data = self._core.open_worker(json.dumps(place).encode())
+            undo.callback(self._core.close_worker, worker_id)
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            read_end, write_end = os.pipe2(os.O_CLOEXEC)
             try:
-                return zygote, zygote.fork(descriptors, spec.environment)
-            except (Closed, TimeoutError):
-                # Somebody killed it: its workers live on, and the next one starts it again.
-                log.warning("the zygote ended; starting another", extra={"fields": {"backend": spec.backend}})
+                pid = zygote.fork((theirs.fileno(), data, write_end), spec.environment)
+            except Closed:
+                os.close(read_end)
                 self._forget(zygote)
-                if attempt == 2:
-                    raise ZygoteError(f"the zygote of backend '{spec.backend}' ends at once") from None
-        raise AssertionError("the loop returns or raises")
+                return None
+            except BaseException as error:
+                os.close(read_end)
+                if not isinstance(error, TimeoutError):
+                    raise
+                self._forget(zygote)
+                raise ZygoteError(f"the zygote of backend '{spec.backend}' does not answer; it was stopped") from None
+            finally:
+                theirs.close()
+                os.close(data)
+                os.close(write_end)
+            undo.pop_all()
+        worker = Worker(spec, worker_id=worker_id, pid=pid, control=ControlChannel(ours))
+        with self._lock:
+            self._zygote_of[worker_id] = zygote
+        self._reaper.watch(pid, lambda status: self._ended(worker, status))
+        self._adopt_output(read_end, {"model": spec.model, "version": spec.version, "pid": pid})
+        return worker
 
     def keep(self, worker: Worker, replay: Replay) -> None:
-        """From now on a death of this worker is answered by a replacement."""
+        """From now on a death of this worker is answered by a replacement; one that is dead already, at once."""
         with self._lock:
-            self._replays[worker.id] = replay
+            if worker.exit is None:
+                self._replays[worker.id] = replay
+                return
+        self._start_replacement(worker, replay)
 
     def current(self, workers: Sequence[Worker]) -> list[Worker]:
         """The workers, or whoever took over from them."""
         with self._lock:
-            found = []
-            for worker in workers:
-                last = worker
-                while last.id in self._successors:
-                    last = self._successors[last.id]
-                found.append(last)
-            return found
+            return [self._last(worker) for worker in workers]
+
+    def _last(self, worker: Worker) -> Worker:
+        while worker.id in self._successors:
+            worker = self._successors[worker.id]
+        return worker
 
     def release(self, worker: Worker) -> None:
-        """From now on a death of this worker is no loss."""
+        """From now on a death of this worker is no loss, and a replacement on its way is not attached."""
         with self._lock:
             self._replays.pop(worker.id, None)
-        worker.stopping = True
+            worker.stopping = True
 
     def discard(self, worker: Worker) -> None:
         """Stops a worker and closes its channel."""
         self.release(worker)
         worker.stop()
+        with self._lock:
+            for lost in [lost for lost in self._successors if self._last(self._successors[lost]) is worker]:
+                del self._successors[lost]
         self._core.close_worker(worker.id)
 
     def _ended(self, worker: Worker, status: int) -> None:
-        worker.ended(status)
         with self._lock:
+            worker.ended(status)
             zygote = self._zygote_of.pop(worker.id, None)
             if zygote is not None:
-                zygote.workers -= 1
-                zygote.idle_since = time.monotonic()
+                self._leave(zygote)
             replay = self._replays.pop(worker.id, None)
-        if replay is None or worker.stopping or self._stopping.is_set():
-            return
-        threading.Thread(target=self._replace, args=(worker, replay), name="restart", daemon=True).start()
+        if replay is not None:
+            self._start_replacement(worker, replay)
+
+    def _start_replacement(self, lost: Worker, replay: Replay) -> None:
+        if not (lost.stopping or self._stopping.is_set()):
+            threading.Thread(target=self._replace, args=(lost, replay), name="restart", daemon=True).start()
 
     def _replace(self, lost: Worker, replay: Replay) -> None:
         spec = lost.spec
         fields = {"model": spec.model, "version": spec.version, "cause": lost.exit}
+        lost.close()
         self._core.close_worker(lost.id)
         cause = f"the worker process ended: {lost.exit}"
-        while not self._stopping.is_set():
+        while not (self._stopping.is_set() or lost.stopping):
             delay = replay.policy.crashed()
             if delay is None:
                 log.error("crash loop: the worker is not started again", extra={"fields": fields})
@@ -338,17 +377,27 @@ class Supervisor:
             except LoadError as error:
                 cause = error.cause
                 continue
+            if self._take_over(lost, worker):
+                self.keep(worker, replay)
+                replay.on_state(None)
+                log.info("worker restarted", extra={"fields": {**fields, "pid": worker.pid}})
+            else:
+                self.discard(worker)
+            return
+
+    def _take_over(self, lost: Worker, worker: Worker) -> bool:
+        """Attaches a replacement, unless its model was unloaded or replaced while it came up."""
+        spec = lost.spec
+        with self._lock:  # with `release`: a replacement of the old model must not join the new one
+            if lost.stopping:
+                return False
             try:
                 self._core.attach_worker(spec.model, spec.version, worker.id)
-            except Exception:  # unloaded meanwhile
-                self.discard(worker)
-                return
-            with self._lock:
-                self._successors[lost.id] = worker
-            self.keep(worker, replay)
-            replay.on_state(None)
-            log.info("worker restarted", extra={"fields": {**fields, "pid": worker.pid}})
-            return
+            except Exception as error:
+                log.info("a replacement is not needed any more: %s", error)
+                return False
+            self._successors[lost.id] = worker
+            return True
 
     def _bring_up(self, spec: WorkerSpec, replay: Replay) -> Worker:
         worker = self.start(spec)
@@ -370,6 +419,8 @@ class Supervisor:
             thread.start()
         for thread in threads:
             thread.join()
-        for zygote in list(self._zygotes.values()):
+        with self._lock:
+            zygotes = list(self._zygotes.values())
+        for zygote in zygotes:
             self._forget(zygote)
         self._reaper.stop()

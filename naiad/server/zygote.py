@@ -54,9 +54,11 @@ class Zygote:
 
     def __init__(self, key: ZygoteKey, options: ZygoteOptions) -> None:
         self.key = key
+        self._options = options
         self._lock = threading.Lock()
         self._next = 0
         self.workers = 0
+        """Workers that live or are about to be forked; the supervisor counts them."""
         self.idle_since = time.monotonic()
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -75,25 +77,28 @@ class Zygote:
 
         try:
             self._process = options.spawn(spawn)
-        except OSError as error:
+        except BaseException as error:
             ours.close()
             os.close(read_end)
-            raise ZygoteError(f"cannot start '{key.python}': {error.strerror}") from error
+            if isinstance(error, OSError):
+                raise ZygoteError(f"cannot start '{key.python}': {error.strerror}") from error
+            raise
         finally:
             theirs.close()
             os.close(write_end)
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, options.descriptor_limit)
-        options.adopt_output(read_end, {"zygote": key.backend, "pid": self._process.pid})
         self._control = ControlChannel(ours)
-        self._await_ready(options.import_timeout_secs)
+        options.adopt_output(read_end, {"zygote": key.backend, "pid": self._process.pid})
 
     @property
     def pid(self) -> int:
         """The zygote's process id."""
         return self._process.pid
 
-    def _await_ready(self, timeout: float) -> None:
+    def await_ready(self) -> None:
+        """Waits until the framework is imported; raises `ZygoteError`."""
+        timeout = self._options.import_timeout_secs
         try:
             message, _ = self._control.receive(timeout=timeout)
         except TimeoutError:
@@ -119,9 +124,14 @@ class Zygote:
             raise ZygoteError(f"the fork of a worker failed: {answer.get('cause')}")
         return int(answer["pid"])
 
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
+
     def stop(self) -> None:
         """Ends the zygote; its workers live on."""
-        self._control.close()
+        with self._lock:  # never under a thread that waits for FORKED: the descriptor's number may be used again
+            self._control.close()
         try:
             self._process.wait(2)
         except subprocess.TimeoutExpired:

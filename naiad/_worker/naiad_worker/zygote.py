@@ -42,23 +42,26 @@ def fork(message: dict[str, Any], descriptors: list[int], backend: str, own: int
     """Forks twice, so that the worker survives this process; the worker's pid."""
     pid_read, pid_write = os.pipe()
     go_read, go_write = os.pipe()
-    between = os.fork()
-    if between == 0:
-        try:
-            worker = os.fork()
-            if worker == 0:
-                for descriptor in (own, pid_read, pid_write, go_write):
-                    os.close(descriptor)
-                _become_worker(message, descriptors, backend, go_read)
-            os.write(pid_write, worker.to_bytes(8, "little"))
-        finally:
-            os._exit(0)
-    os.close(pid_write)
-    os.close(go_read)
-    pid = int.from_bytes(os.read(pid_read, 8), "little")
-    os.waitpid(between, 0)
-    os.close(pid_read)
-    os.close(go_write)
+    try:
+        between = os.fork()
+        if between == 0:
+            try:
+                worker = os.fork()
+                if worker == 0:
+                    for descriptor in (own, pid_read, pid_write, go_write):
+                        os.close(descriptor)
+                    _become_worker(message, descriptors, backend, go_read)
+                os.write(pid_write, worker.to_bytes(8, "little"))
+            finally:
+                os._exit(0)
+        os.close(pid_write)
+        pid_write = -1
+        pid = int.from_bytes(os.read(pid_read, 8), "little")
+        os.waitpid(between, 0)
+    finally:
+        for descriptor in (pid_read, pid_write, go_read, go_write):
+            if descriptor >= 0:
+                os.close(descriptor)
     if pid == 0:
         raise OSError("the fork of the worker failed")
     return pid

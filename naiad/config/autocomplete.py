@@ -88,12 +88,16 @@ def _probe_configured(partial: PartialConfig, signature: Signature | None) -> Pr
         raise ConfigError(
             f"{where}: input: expected {len(signature.inputs)} as in forward({names}), got {len(message.input)}"
         )
-    inputs = []
+    inputs: list[dict[str, Any]] = []
+    taken: dict[int, str] = {}
     for position, tensor in enumerate(message.input):
         dims = list(tensor.reshape.shape) if tensor.HasField("reshape") else list(tensor.dims)
         dims = [1, *dims] if batched else dims
         argument = argument_of(message, tensor.name)
-        place = _position(argument or tensor.name, position, signature, len(message.input)) if signature else None
+        place = None
+        if signature is not None and signature.inputs:
+            place = _position(argument or tensor.name, position, signature, len(message.input))
+            _unambiguous(where, tensor.name, place, signature, taken)
         recorded = signature.inputs[place] if signature is not None and place is not None else None
         if recorded is not None:
             _agree(where, tensor, dims, recorded)
@@ -108,6 +112,21 @@ def _probe_configured(partial: PartialConfig, signature: Signature | None) -> Pr
         entry = {"name": tensor.name, "datatype": datatype, "dims": [1 if dim == -1 else dim for dim in dims]}
         inputs.append({**entry, "argument": argument} if argument else entry)
     return ProbeRequest(inputs, batched=batched)
+
+
+def _unambiguous(where: str, name: str, place: int | None, signature: Signature, taken: dict[int, str]) -> None:
+    """Each input is one argument: an order that is guessed would swap inputs silently."""
+    if place is None:
+        names = ", ".join(tensor.name for tensor in signature.inputs)
+        raise ConfigError(
+            f"{where}: input '{name}': expected the name of an argument of forward({names}), or INPUT__0 to "
+            f"INPUT__{len(signature.inputs) - 1}; write parameters '{ARGUMENT}{name}' to map it"
+        )
+    if place in taken:
+        raise ConfigError(
+            f"{where}: input '{name}': it is argument '{signature.inputs[place].name}', and so is '{taken[place]}'"
+        )
+    taken[place] = name
 
 
 def _agree(where: str, tensor: Any, dims: list[int], recorded: Any) -> None:

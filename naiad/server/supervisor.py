@@ -128,6 +128,8 @@ class Worker:
     def serve(self, table: Mapping[str, Any]) -> None:
         """SERVE with the tensor tables `{inputs, outputs, max_batch_size}`; raises `LoadError`."""
         self._ask({"type": "SERVE", **table}, "READY", self.spec.load_timeout_secs)
+        fields = {"model": self.spec.model, "version": self.spec.version, "pid": self.pid}
+        log.info("worker ready", extra={"fields": {**fields, "instance": self.spec.instance}})
 
     def kill(self) -> None:
         """SIGKILL."""

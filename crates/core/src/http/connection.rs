@@ -21,9 +21,11 @@ use crate::log::Level;
 
 /// How often a connection is looked at. hyper's own header timer would run for every request and end idle
 /// connections, which stock clients keep for long.
-const LOOK: Duration = Duration::from_secs(10);
+pub(crate) const LOOK: Duration = Duration::from_secs(10);
 /// Looks that a request's header may take.
 const HEAD_LOOKS: u32 = 3;
+/// Looks in which nothing of a body may come.
+const BODY_LOOKS: u32 = 6;
 /// Looks that a client may read nothing of its answer.
 const BLOCKED_LOOKS: u32 = 6;
 /// Looks without any request.
@@ -32,12 +34,14 @@ const IDLE_LOOKS: u32 = 60;
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
+const BODY: u8 = 3;
 
 /// What a connection is at; one task writes, so relaxed stores do.
 #[derive(Debug, Default)]
 pub struct Progress {
     phase: AtomicU8,
     blocked: AtomicBool,
+    silent: AtomicBool,
     /// Grows with every phase and every write.
     steps: AtomicU32,
 }
@@ -52,6 +56,21 @@ impl Progress {
         self.steps.store(self.steps.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
+    /// The body is being read.
+    pub fn reading(&self) {
+        self.enter(BODY);
+    }
+
+    /// The body has been read.
+    pub fn read(&self) {
+        self.enter(BUSY);
+    }
+
+    /// Whether the body that is being read has stopped coming.
+    pub fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
     /// The answer's last byte was handed over.
     pub fn answered(&self) {
         self.enter(IDLE);
@@ -63,8 +82,16 @@ impl Progress {
             _ if self.blocked.load(Ordering::Relaxed) => Some(BLOCKED_LOOKS),
             IDLE => Some(IDLE_LOOKS),
             HEAD => Some(HEAD_LOOKS),
+            BODY => Some(BODY_LOOKS),
             _ => None,
         }
+    }
+
+    /// Ends a wait that took too long: a body's by an answer, for its reader is polled right after this; true where
+    /// nobody is left to be answered.
+    fn lose_patience(&self) -> bool {
+        let reading = self.phase.load(Ordering::Relaxed) == BODY && !self.blocked.load(Ordering::Relaxed);
+        !reading || self.silent.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -99,6 +126,7 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Receiver<bool>) {
     let progress = Arc::<Progress>::default();
     let watched = Watched { stream: TokioIo::new(stream), progress: Arc::clone(&progress) };
+    let look = front.look;
     let service = service_fn(|request| {
         progress.enter(BUSY);
         let (front, progress) = (Arc::clone(&front), Arc::clone(&progress));
@@ -109,7 +137,7 @@ async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Re
     builder.max_header_size(limits::HEADER_BYTES);
     let mut connection = pin!(builder.serve_connection(watched, service));
     let mut stopped = pin!(told(&mut stop));
-    let mut looks = interval_at(Instant::now() + LOOK, LOOK);
+    let mut looks = interval_at(Instant::now() + look, look);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut stopping, mut same, mut steps) = (false, 0, 0);
     loop {
@@ -125,7 +153,7 @@ async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Re
                 let now = progress.steps.load(Ordering::Relaxed);
                 same = if now == steps { same + 1 } else { 0 };
                 steps = now;
-                if progress.patience().is_some_and(|patience| same >= patience) {
+                if progress.patience().is_some_and(|patience| same >= patience) && progress.lose_patience() {
                     return;
                 }
             }
@@ -156,8 +184,13 @@ impl Read for Watched {
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if poll.is_ready() && self.progress.phase.load(Ordering::Relaxed) == IDLE {
-            self.progress.enter(HEAD);
+        if poll.is_ready() {
+            match self.progress.phase.load(Ordering::Relaxed) {
+                IDLE => self.progress.enter(HEAD),
+                BODY => self.progress.step(),
+                // Bytes of a header that never ends are no progress.
+                _ => {}
+            }
         }
         poll
     }

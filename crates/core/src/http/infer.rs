@@ -10,7 +10,7 @@ use tokio::task::block_in_place;
 use super::body::ResponseBody;
 use super::codec::{self, DecodeOptions, Target};
 use super::error::HttpError;
-use super::limits::{self, Part};
+use super::limits::Part;
 use super::{Answer, Call};
 use crate::error::Code;
 
@@ -28,8 +28,7 @@ pub async fn infer(call: &mut Call) -> Answer {
     let model = shared.engine.registry().find(&target, version).map_err(|error| call.refuse(error, &target))?;
     check_encoding(&call.headers)?;
     let part = part(&call.headers);
-    let limit = if part == Part::Binary { shared.options.max_binary_size } else { shared.options.max_input_size };
-    let body = limits::read(&call.headers, &mut call.body, part, limit).await?;
+    let body = call.read(part).await?;
     let place = Target {
         model: Arc::clone(&target),
         version,

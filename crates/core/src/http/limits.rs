@@ -1,13 +1,17 @@
 //! Reads and discards request bodies within bounds of size, time and count.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{EXPECT, HeaderMap, TRANSFER_ENCODING};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use super::connection::Progress;
 use super::error::HttpError;
 
 /// All header lines of a request together; more is 431 (B10).
@@ -18,9 +22,6 @@ const CHUNKS: u32 = 65_536;
 
 /// hyper hides chunk boundaries and never joins chunks, so that a flood of small ones shows as small frames.
 const SMALL_FRAME: usize = 4096;
-
-/// How long a body may make no progress.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// How long the rest of a refused body is read.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -59,22 +60,41 @@ impl Part {
     }
 }
 
+/// A body that is about to be read.
+pub struct Unread<'a> {
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// The body itself.
+    pub body: &'a mut Incoming,
+    /// The connection that it comes by.
+    pub progress: &'a Progress,
+}
+
 /// Reads a whole body; a body that came in one piece is not copied.
-pub async fn read(headers: &HeaderMap, body: &mut Incoming, part: Part, limit: u64) -> Result<Bytes, HttpError> {
+pub async fn read(unread: Unread<'_>, part: Part, limit: u64) -> Result<Bytes, HttpError> {
+    let progress = unread.progress;
+    progress.reading();
+    let whole = collect(unread, part, limit).await;
+    progress.read();
+    whole
+}
+
+async fn collect(unread: Unread<'_>, part: Part, limit: u64) -> Result<Bytes, HttpError> {
+    let Unread { headers, body, progress } = unread;
     let declared = body.size_hint().exact();
     if let Some(size) = declared.filter(|size| *size > limit) {
         return Err(part.too_large(size, limit));
     }
     let mut small_frames = 0;
     let chunked = headers.contains_key(TRANSFER_ENCODING);
-    let Some(first) = next(body).await? else { return Ok(Bytes::new()) };
+    let Some(first) = next(body, progress).await? else { return Ok(Bytes::new()) };
     if declared == Some(first.len() as u64) {
         return Ok(first);
     }
     let declared = declared.unwrap_or(0) as usize;
     let mut whole = BytesMut::with_capacity(declared.clamp(first.len(), TRUSTED_LENGTH.max(first.len())));
     whole.extend_from_slice(&first);
-    while let Some(frame) = next(body).await? {
+    while let Some(frame) = next(body, progress).await? {
         let size = (whole.len() + frame.len()) as u64;
         if size > limit {
             return Err(part.too_large(size, limit));
@@ -93,21 +113,23 @@ pub async fn read(headers: &HeaderMap, body: &mut Incoming, part: Part, limit: u
     Ok(whole.freeze())
 }
 
-/// The next bytes of the body; `None` at its end.
-async fn next(body: &mut Incoming) -> Result<Option<Bytes>, HttpError> {
+/// The next bytes of the body; `None` at its end. No timer: the connection's own look ends a silence.
+async fn next(body: &mut Incoming, progress: &Progress) -> Result<Option<Bytes>, HttpError> {
     loop {
-        let frame = timeout(SILENCE, body.frame()).await.map_err(|_| {
-            HttpError::too_slow(format!("nothing of the request body came for {} s", SILENCE.as_secs()))
-        })?;
-        match frame {
-            None => return Ok(None),
+        let frame = poll_fn(|context| match Pin::new(&mut *body).poll_frame(context) {
+            Poll::Pending if progress.is_silent() => Poll::Ready(None),
+            poll => poll.map(Some),
+        });
+        match frame.await {
+            None => return Err(HttpError::too_slow("the request body stopped coming")),
+            Some(None) => return Ok(None),
             // Trailers say nothing that matters here.
-            Some(Ok(frame)) => {
+            Some(Some(Ok(frame))) => {
                 if let Ok(bytes) = frame.into_data() {
                     return Ok(Some(bytes));
                 }
             }
-            Some(Err(fault)) => {
+            Some(Some(Err(fault))) => {
                 return Err(HttpError::bad_request(format!("the request body could not be read: {fault}")).closing(0));
             }
         }

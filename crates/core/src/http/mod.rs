@@ -25,6 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -40,7 +41,7 @@ use body::ResponseBody;
 use connection::Progress;
 use error::HttpError;
 use host::Hosts;
-use limits::Part;
+use limits::{Part, Unread};
 use routes::{Handler, Missed};
 
 /// What a handler answers.
@@ -51,6 +52,8 @@ type Answer = Result<Response<ResponseBody>, HttpError>;
 pub(crate) struct Frontend {
     pub(crate) shared: Arc<Shared>,
     pub(crate) hosts: Hosts,
+    /// How often a connection is looked at.
+    pub(crate) look: Duration,
 }
 
 /// What is known of a request before its body is read.
@@ -69,6 +72,7 @@ struct Call {
     shared: Arc<Shared>,
     headers: HeaderMap,
     body: Incoming,
+    progress: Arc<Progress>,
     entry: Entry,
 }
 
@@ -96,9 +100,12 @@ impl Call {
         HttpError::from(error).speaking_of(target, self.model())
     }
 
-    /// The whole body of a management request.
+    /// The whole body.
     async fn read(&mut self, part: Part) -> Result<Bytes, HttpError> {
-        limits::read(&self.headers, &mut self.body, part, self.shared.options.max_input_size).await
+        let options = &self.shared.options;
+        let limit = if part == Part::Binary { options.max_binary_size } else { options.max_input_size };
+        let unread = Unread { headers: &self.headers, body: &mut self.body, progress: &self.progress };
+        limits::read(unread, part, limit).await
     }
 }
 
@@ -109,7 +116,8 @@ async fn answer(front: &Frontend, request: Request<Incoming>, progress: Arc<Prog
     let mut response = match enter(front, &parts) {
         Err(error) => refuse(&parts.headers, &mut body, error).await,
         Ok(entry) => {
-            let mut call = Call { shared: Arc::clone(&front.shared), headers: parts.headers, body, entry };
+            let shared = Arc::clone(&front.shared);
+            let mut call = Call { shared, headers: parts.headers, body, progress: Arc::clone(&progress), entry };
             match contain(handle(&mut call)).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => refuse(&call.headers, &mut call.body, error).await,

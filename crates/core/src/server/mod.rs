@@ -174,12 +174,17 @@ impl Server {
 
     /// Binds the listeners and answers where they are.
     pub fn start(&self) -> Result<Addresses, InferError> {
+        self.listen(connection::LOOK)
+    }
+
+    /// The same, with connections that are looked at so often.
+    pub(crate) fn listen(&self, look: Duration) -> Result<Addresses, InferError> {
         let _context = self.handle.enter();
         let mut http = None;
         if let Some(options) = &self.shared.options.http {
             let (listener, address) = listener::bind(options)?;
             let hosts = Hosts::new(address, &self.shared.options.allowed_hosts);
-            let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), hosts });
+            let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), hosts, look });
             self.handle.spawn(connection::serve(listener, front, self.stop.subscribe()));
             http = Some(address.to_string());
         }

@@ -40,6 +40,7 @@ pub(super) fn read(reader: &mut Reader<'_>, datatype: DataType, limit: u64) -> R
 }
 
 /// Why the walk stopped. The loop carries no more than this, so that it stays in registers; `why` makes the text.
+#[derive(Clone, Copy)]
 enum Stop {
     NoArray,
     TooDeep,

@@ -73,6 +73,21 @@ fn large_headers_are_431() {
 }
 
 #[test]
+fn slow_clients_are_given_up() {
+    let site = Site::looking(Duration::from_millis(10), &json!({}));
+    let body = "POST /v2/repository/index HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{";
+    let mut silent = site.connect();
+    silent.send(body.as_bytes());
+    let reply = silent.reply(false);
+    assert_eq!((reply.status, reply.error().as_str()), (408, "the request body stopped coming"));
+    assert!(silent.is_closed());
+    let mut endless = site.connect();
+    endless.send(b"GET /v2 HTTP/1.1\r\nHost: local");
+    assert!(endless.is_closed());
+    assert!(site.connect().is_closed());
+}
+
+#[test]
 fn garbage_and_broken_bodies_end_one_connection_only() {
     let site = Site::new(&json!({}));
     for bytes in [

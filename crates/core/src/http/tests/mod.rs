@@ -6,7 +6,7 @@ mod limits;
 mod repository;
 mod wire;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -26,13 +26,18 @@ struct Site {
 impl Site {
     /// A keyless server in explicit mode but for what `change` says.
     fn new(change: &Value) -> Self {
+        Self::looking(Duration::from_secs(10), change)
+    }
+
+    /// The same, with connections that are looked at so often.
+    fn looking(look: Duration, change: &Value) -> Self {
         let mut options = json!({
             "server_version": "9.9", "require_key": false, "model_control": "explicit", "byte_budget": 64 << 20,
             "http": {"address": "127.0.0.1", "port": 0}, "log": {"file": "/dev/null"},
         });
         options.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let server = Server::new(CoreOptions::from_json(options.to_string().as_bytes()).unwrap()).unwrap();
-        let address = server.start().unwrap().http.unwrap();
+        let address = server.listen(look).unwrap().http.unwrap();
         Self { server, address }
     }
 
@@ -165,6 +170,9 @@ impl Client {
 
     fn is_closed(&mut self) -> bool {
         let mut buffer = [0; 16];
-        matches!(self.stream.read(&mut buffer), Ok(0) | Err(_))
+        match self.stream.read(&mut buffer) {
+            Ok(size) => size == 0,
+            Err(fault) => fault.kind() == ErrorKind::ConnectionReset,
+        }
     }
 }

@@ -123,7 +123,11 @@ def serve(repository: Path, log: Path, *options: str, environment: dict[str, str
     command = [*COMMAND, "--model-repository", str(repository), "--http-port", "0", "--ready-fd", str(write_end)]
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            [*command, *options], pass_fds=[write_end], stdout=sink, stderr=sink, env={**os.environ, **(environment or {})}
+            [*command, *options],
+            pass_fds=[write_end],
+            stdout=sink,
+            stderr=sink,
+            env={**os.environ, **(environment or {})},
         )
     os.close(write_end)
     with os.fdopen(read_end) as ready:

@@ -314,6 +314,7 @@ def main() -> None:
     options = parser.parse_args()
     process.die_with_parent(options.server_pid)
     process.prefer_for_oom()
+    process.leave_signals_to_server()
     process.close_all_but({options.control_fd, options.data_fd})
     serve(options.control_fd, options.data_fd, options.backend)
 

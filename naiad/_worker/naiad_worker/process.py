@@ -29,6 +29,15 @@ def prefer_for_oom() -> None:
         pass
 
 
+def leave_signals_to_server() -> None:
+    """Ctrl-C and a stop of the whole process group are the server's to handle: it lets requests finish first.
+
+    SIGTERM gets a handler that does nothing, since an ignored signal would stay ignored in programs that a model runs.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+
+
 def close_all_but(keep: set[int]) -> None:
     """Closes every descriptor above 2 that is not in `keep` (E6)."""
     for name in os.listdir("/proc/self/fd"):

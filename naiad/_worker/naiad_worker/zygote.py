@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import signal
 import socket
 import sys
 import time
@@ -29,8 +28,6 @@ def _become_worker(message: dict[str, Any], descriptors: list[int], backend: str
         process.die_with_parent(message["server_pid"])
         process.prefer_for_oom()
         os.environ.update(message.get("env", {}))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the server's to handle
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         main.serve(control, data, backend)
     except BaseException:
         traceback.print_exc()
@@ -91,7 +88,7 @@ def run() -> int:
     options = parser.parse_args()
     process.die_with_parent(options.server_pid)
     process.close_all_but({options.control_fd})
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process.leave_signals_to_server()
     control = ControlChannel(socket.socket(fileno=options.control_fd))
     start = time.monotonic_ns()
     try:

@@ -46,7 +46,10 @@ def look_at(directory: Path) -> ModelDirectory:
         hint = f"; did you mean '{meant}'?" if meant != name else ""
         problem = f"the directory name '{shown(name)}' has characters that a model name may not have{hint}"
         return ModelDirectory(name, directory, (), problem)
-    versions, ignored = numbered(directory)
+    try:
+        versions, ignored = numbered(directory)
+    except OSError as error:  # one directory that cannot be read must not hide the others
+        return ModelDirectory(name, directory, (), f"model '{name}' cannot be read: {error.strerror}")
     problem = ""
     if not versions:
         loose = [file for file in MODEL_FILES if (directory / file).exists()]

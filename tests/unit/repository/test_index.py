@@ -82,6 +82,11 @@ def test_one_directory_that_cannot_be_read_does_not_hide_the_others(tmp_path):
     assert set(scan([tmp_path])) == {"a", "b"}
 
 
+def test_a_directory_that_vanishes_is_a_problem_of_that_model(tmp_path):
+    model = look_at(tmp_path / "m")
+    assert (model.versions, model.problem) == ((), "model 'm' cannot be read: No such file or directory")
+
+
 def test_a_repository_that_is_not_there_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         scan([tmp_path / "none"])

@@ -224,7 +224,7 @@ def core() -> None:
         env = rust_environment()
         env |= {"VIRTUAL_ENV": str(VENV), "PATH": os.pathsep.join([str(PYTHON.parent), str(UV.parent), env["PATH"]])}
         say("compiling the Rust core (about two minutes the first time)")
-        call([PYTHON.parent / "maturin", "develop", "--release", "--locked", "--uv"], env=env)
+        call([PYTHON.parent / "maturin", "develop", "--release", "--locked", "--uv", "--group", "build"], env=env)
 
     step("core", digest(core_sources()), work, is_there=any((ROOT / "naiad").glob("_core*.so")))
 

@@ -14,11 +14,11 @@ ROUNDS, WARM_UP = 100, 10
 
 
 def _rss(pid: int) -> int:
-    """Private and shared resident bytes, by PSS, so that pages shared with workers count once."""
+    """Resident bytes. (PSS would move with other processes that map the same libraries.)"""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith("Rss:"):
             return int(line.split()[1]) * 1024
-    raise AssertionError("the kernel does not tell PSS")
+    raise AssertionError("the kernel does not tell RSS")
 
 
 def _figures(server: Serve) -> dict[str, int]:

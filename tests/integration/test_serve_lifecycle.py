@@ -94,7 +94,10 @@ def test_an_occupied_port_is_named(repository):
         (("--model-repository", "/nowhere"), "model repository '/nowhere' is no folder"),
         (("--model-repository", "/", "--htpp-port=1"), "unknown option --htpp-port; did you mean --http-port?"),
         (("--model-repository", "/", "--http-port=x"), "option --http-port: expected a number, got 'x'"),
-        (("--model-repository", "/", "--rate-limit=off"), "option --rate-limit: this feature comes with a later version"),
+        (
+            ("--model-repository", "/", "--rate-limit=off"),
+            "option --rate-limit: this feature comes with a later version",
+        ),
         (("--model-repository", "/", "--http-address=0.0.0.0"), "naiad key create --keys-file"),
         (("--model-repository", "/", "--load-model=x"), "works with --model-control-mode=explicit only"),
     ],

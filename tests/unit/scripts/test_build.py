@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,23 @@ def test_torch_is_left_alone_where_it_is(bench: Bench) -> None:
     bench.index("up")
     build.torch()
     assert not bench.log.exists()
+
+
+def test_a_python_without_venv_is_told_what_to_install(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    with pytest.raises(build.Missing, match=r"missing: the venv module of Python 3.*\ninstall: sudo \S+ install"):
+        build.ensure_uv()
+
+
+def test_a_missing_c_compiler_is_named_before_anything_is_compiled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bench.folder / "crates").mkdir()
+    (bench.folder / "naiad").mkdir()
+    (bench.folder / "pyproject.toml").write_text("")
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
+    with pytest.raises(build.Missing, match=r"missing: a C compiler.*\ninstall: sudo apt-get install gcc"):
+        build.core()
 
 
 def test_an_old_python_is_told_what_to_install(tmp_path: Path) -> None:

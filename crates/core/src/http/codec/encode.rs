@@ -15,6 +15,9 @@ use crate::request::{InferResponse, OutputTensor, Parameter, Parameters};
 /// Binary tensors of so many bytes together are copied behind the JSON, which costs less than chunks of their own.
 const SMALL: usize = 4096;
 
+/// Outputs of so many bytes may be memory that a worker shares.
+const LENT: usize = 64 << 10;
+
 /// A body, ready to be sent.
 #[derive(Debug)]
 pub struct Encoded {
@@ -150,7 +153,9 @@ fn parameters(json: &mut Vec<u8>, parameters: &Parameters) {
 
 /// The elements of a tensor, flat (W24).
 fn data(json: &mut Vec<u8>, output: &OutputTensor) {
-    let bytes = &output.data[..];
+    // A large output may be lent from the arena, where its worker could still write: what is printed is a copy of ours.
+    let copy = (output.data.len() >= LENT).then(|| output.data.to_vec());
+    let bytes = copy.as_deref().unwrap_or(&output.data);
     match output.datatype {
         DataType::Bool => each(json, bytes, |json, [byte]: [u8; 1]| {
             json.extend_from_slice(if byte == 0 { b"false" } else { b"true" });

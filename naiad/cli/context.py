@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from naiad import settings
 from naiad.control.state import StateFolder, default_state, write_private
 from naiad.errors import NaiadError
 from naiad.keys import Secret
@@ -31,8 +31,7 @@ class Target:
 
 def context_file() -> Path:
     """The file that remembers the platform used last."""
-    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(home) / "naiad" / "context.json"
+    return settings.read().config_home / "naiad" / "context.json"
 
 
 def remember(state: StateFolder) -> None:
@@ -42,9 +41,10 @@ def remember(state: StateFolder) -> None:
 
 def chosen_state(option: str | None) -> StateFolder:
     """The state folder that an option, the environment or the context file names; else the default."""
-    named = option or os.environ.get("NAIAD_STATE")
-    if named:
-        return StateFolder(Path(named).expanduser().resolve())
+    if option:
+        return StateFolder(Path(option).expanduser().resolve())
+    if named := settings.read().state:
+        return StateFolder(named)
     try:
         remembered = json.loads(context_file().read_text("utf-8"))["state"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -54,19 +54,19 @@ def chosen_state(option: str | None) -> StateFolder:
 
 def target(option: str | None) -> Target:
     """The platform to talk to."""
-    key = os.environ.get("NAIAD_KEY")
-    url = os.environ.get("NAIAD_URL")
-    if url and not option:
-        return Target(url=url, key=Secret(key) if key else None, state=None)
+    found = settings.read()
+    key = found.key
+    if found.url and not option:
+        return Target(url=found.url, key=key, state=None)
     state = chosen_state(option)
     address = state.addresses().get("api")
     if not address:
         raise NoPlatform(f"no platform has run on '{state.root}'; start one with: naiad up --detach")
     if not key and state.admin_key.is_file():
-        key = state.admin_key.read_text("ascii").strip()
+        key = Secret(state.admin_key.read_text("ascii").strip())
     host, _, port = str(address).rpartition(":")
     local = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
-    return Target(url=f"http://{local}:{port}", key=Secret(key) if key else None, state=state)
+    return Target(url=f"http://{local}:{port}", key=key, state=state)
 
 
 def connect(option: str | None) -> Client:

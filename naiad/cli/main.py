@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from naiad import __version__
+from naiad import __version__, settings
 from naiad.cli import deploy, down, infer, key, logs, ls, rm, status, up, version
+from naiad.cli.output import fail
+from naiad.errors import ConfigError
 
 app = typer.Typer(
     name="naiad",
@@ -36,6 +38,10 @@ def root(
     ] = False,
 ) -> None:
     """Turns a model file into a secured inference service."""
+    try:
+        settings.read()
+    except ConfigError as error:
+        fail(str(error))
 
 
 for _room in _ROOMS:

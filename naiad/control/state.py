@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from naiad import settings
 from naiad.errors import NaiadError
 
 
@@ -26,11 +26,9 @@ class StateUnusable(NaiadError):
     """The state folder cannot be made or written."""
 
 
-def default_state(env: Mapping[str, str] | None = None) -> Path:
+def default_state() -> Path:
     """The state folder where none is named: `naiad` in the XDG state home."""
-    variables = os.environ if env is None else env
-    home = variables.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(home) / "naiad"
+    return settings.read().state_home / "naiad"
 
 
 @dataclass(frozen=True, slots=True)

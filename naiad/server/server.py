@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from naiad import __version__, keys
+from naiad import __version__, keys, settings
 from naiad._core import Core, CoreError
 from naiad.errors import ConfigError, NaiadError
 from naiad.server import control_mode, keys_file, logs
@@ -135,7 +135,7 @@ class InferenceServer:
             self._supervisor,
             load_timeout_secs=options.model_load_timeout_secs,
             complete_configs=not options.disable_auto_complete_config,
-            hold=int(os.environ.get("TRITONSERVER_DELAY_SCHEDULER") or 0),
+            hold=settings.read().delay_scheduler,
         )
         models_options = ModelsOptions(
             repositories=options.model_repository, config_name=options.model_config_name or None

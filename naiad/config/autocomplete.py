@@ -28,7 +28,7 @@ class ProbeRequest:
 
 
 @dataclass(slots=True)
-class _Draft:
+class Draft:
     """A configuration in the making."""
 
     message: Any
@@ -88,12 +88,16 @@ def _probe_configured(partial: PartialConfig, signature: Signature | None) -> Pr
         raise ConfigError(
             f"{where}: input: expected {len(signature.inputs)} as in forward({names}), got {len(message.input)}"
         )
-    inputs = []
+    inputs: list[dict[str, Any]] = []
+    taken: dict[int, str] = {}
     for position, tensor in enumerate(message.input):
         dims = list(tensor.reshape.shape) if tensor.HasField("reshape") else list(tensor.dims)
         dims = [1, *dims] if batched else dims
         argument = argument_of(message, tensor.name)
-        place = _position(argument or tensor.name, position, signature, len(message.input)) if signature else None
+        place = None
+        if signature is not None and signature.inputs:
+            place = _position(argument or tensor.name, position, signature, len(message.input))
+            _unambiguous(where, tensor.name, place, signature, taken)
         recorded = signature.inputs[place] if signature is not None and place is not None else None
         if recorded is not None:
             _agree(where, tensor, dims, recorded)
@@ -108,6 +112,21 @@ def _probe_configured(partial: PartialConfig, signature: Signature | None) -> Pr
         entry = {"name": tensor.name, "datatype": datatype, "dims": [1 if dim == -1 else dim for dim in dims]}
         inputs.append({**entry, "argument": argument} if argument else entry)
     return ProbeRequest(inputs, batched=batched)
+
+
+def _unambiguous(where: str, name: str, place: int | None, signature: Signature, taken: dict[int, str]) -> None:
+    """Each input is one argument: an order that is guessed would swap inputs silently."""
+    if place is None:
+        names = ", ".join(tensor.name for tensor in signature.inputs)
+        raise ConfigError(
+            f"{where}: input '{name}': expected the name of an argument of forward({names}), or INPUT__0 to "
+            f"INPUT__{len(signature.inputs) - 1}; write parameters '{ARGUMENT}{name}' to map it"
+        )
+    if place in taken:
+        raise ConfigError(
+            f"{where}: input '{name}': it is argument '{signature.inputs[place].name}', and so is '{taken[place]}'"
+        )
+    taken[place] = name
 
 
 def _agree(where: str, tensor: Any, dims: list[int], recorded: Any) -> None:
@@ -125,6 +144,22 @@ def _agree(where: str, tensor: Any, dims: list[int], recorded: Any) -> None:
         )
 
 
+def begin(partial: PartialConfig, backend: Backend) -> Draft:
+    """A draft that holds what was written, the backend and its file."""
+    message = ModelConfigMessage()
+    message.CopyFrom(partial.message)
+    draft = Draft(message, partial.source)
+    for written in partial.given:
+        draft.origins[written] = partial.source
+    if not message.backend:
+        message.backend = backend.name
+        draft.origins["backend"] = partial.source if message.platform else "file"
+    if backend.default_filename and not message.default_model_filename:
+        message.default_model_filename = backend.default_filename
+        draft.origins["default_model_filename"] = "default"
+    return draft
+
+
 def complete(
     partial: PartialConfig,
     backend: Backend,
@@ -134,20 +169,11 @@ def complete(
     probed: ProbeRequest | None,
 ) -> Completed:
     """The finished configuration; raises `ConfigError`. `report` is what PROBED said."""
-    message = ModelConfigMessage()
-    message.CopyFrom(partial.message)
-    draft = _Draft(message, partial.source)
-    for written in partial.given:
-        draft.origins[written] = partial.source
-    if not message.backend:
-        message.backend = backend.name
-        draft.origins["backend"] = "file"
-    if backend.default_filename and not message.default_model_filename:
-        message.default_model_filename = backend.default_filename
-        draft.origins["default_model_filename"] = "default"
+    draft = begin(partial, backend)
+    message = draft.message
     if report is not None and probed is not None:
         _batch_size(draft, partial, backend, report)
-        _inputs(draft, partial, report, probed)
+        fill_inputs(draft, report["varying"], probed)
         _outputs(draft, report)
     for kind, tensors in (("input", message.input), ("output", message.output)):
         if not tensors:
@@ -159,7 +185,7 @@ def complete(
     return Completed(config, draft.origins, tuple(draft.notes))
 
 
-def _batch_size(draft: _Draft, partial: PartialConfig, backend: Backend, report: Mapping[str, Any]) -> None:
+def _batch_size(draft: Draft, partial: PartialConfig, backend: Backend, report: Mapping[str, Any]) -> None:
     message = draft.message
     batchable, reason = report["batchable"], report["reason"]
     if is_literal(partial) or message.max_batch_size > 0:
@@ -182,7 +208,8 @@ def _batch_size(draft: _Draft, partial: PartialConfig, backend: Backend, report:
         draft.origins["dynamic_batching"] = "default"
 
 
-def _inputs(draft: _Draft, partial: PartialConfig, report: Mapping[str, Any], probed: ProbeRequest) -> None:
+def fill_inputs(draft: Draft, varying: Mapping[str, Any], probed: ProbeRequest) -> None:
+    """The inputs that were not written, or what is missing in them; `varying` is what PROBED said."""
     message = draft.message
     if message.input:
         for tensor, entry in zip(message.input, probed.inputs, strict=True):
@@ -192,18 +219,18 @@ def _inputs(draft: _Draft, partial: PartialConfig, report: Mapping[str, Any], pr
         return
     batching = message.max_batch_size > 0
     for entry in probed.inputs:
-        varying = report["varying"].get(entry["name"], [])
-        dims = [-1 if at < len(varying) and varying[at] else dim for at, dim in enumerate(entry["dims"])]
+        vary = varying.get(entry["name"], [])
+        dims = [-1 if at < len(vary) and vary[at] else dim for at, dim in enumerate(entry["dims"])]
         tensor = message.input.add()
         tensor.name = entry["name"]
         tensor.data_type = number_of(entry["datatype"])
         tensor.dims.extend(dims[1:] if batching else dims)
         draft.origins[f"input.{tensor.name}"] = "file"
-        if any(varying):
+        if any(vary):
             draft.origins[f"input.{tensor.name}.dims"] = "dry run"
 
 
-def _outputs(draft: _Draft, report: Mapping[str, Any]) -> None:
+def _outputs(draft: Draft, report: Mapping[str, Any]) -> None:
     message = draft.message
     seen = report["outputs"]
     batching = message.max_batch_size > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,18 +46,18 @@ def parse(text: str, source: str) -> PartialConfig:
 
 def parse_json(text: str, source: str) -> PartialConfig:
     """The JSON form (a load call's `config`); raises `ConfigError`."""
-    import json
-
     try:
         document = json.loads(text)
-        message = json_format.ParseDict(document, ModelConfigMessage())
     except json.JSONDecodeError as error:
-        text = f"{source}:{error.lineno}:{error.colno}: {error.msg}"
-        raise ConfigError(text) from error
-    except (json_format.ParseError, TypeError, ValueError) as error:
-        raise ConfigError(f"{source}: {error}") from error
+        raise ConfigError(f"{source}:{error.lineno}:{error.colno}: {error.msg}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: nested too deeply") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{source}: expected a JSON object, got {type(document).__name__}")
+    try:
+        message = json_format.ParseDict(document, ModelConfigMessage())
+    except (json_format.ParseError, TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: {error}") from error
     return PartialConfig(message, frozenset(_snake(name) for name in document), source)
 
 
@@ -94,27 +95,39 @@ def _top_level(text: str) -> frozenset[str]:
 def _explain(error: text_format.ParseError, text: str, source: str) -> str:
     line, column = error.GetLine() or 1, error.GetColumn() or 1
     cause = re.sub(r"^(\d+):(\d+) : ", "", str(error))
-    unknown = re.search(r'no field named "(\w+)"', cause)
-    hint = ""
-    if unknown:
-        known = _field_names(ModelConfigMessage.DESCRIPTOR)
-        near = difflib.get_close_matches(unknown[1], sorted(known), n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-    shown = text.splitlines()[line - 1].strip() if 0 < line <= len(text.splitlines()) else ""
-    return f"{source}:{line}:{column}: {cause.rstrip('.')}{hint}" + (f" (in: {shown[:80]})" if shown else "")
+    hint = _did_you_mean(cause)
+    lines = text.splitlines()
+    written = lines[line - 1] if 0 < line <= len(lines) else ""
+    # The parser repeats the line in some of its messages.
+    cause = cause.removeprefix(f"'{written}': ").rstrip(".")
+    return f"{source}:{line}:{column}: {cause}{hint}" + (f" (in: {written.strip()[:80]})" if written.strip() else "")
 
 
-def _field_names(descriptor: Any) -> set[str]:
-    names: set[str] = set()
-    seen: set[str] = set()
-    waiting = [descriptor]
+def _did_you_mean(cause: str) -> str:
+    """The name that was probably meant, of those that stand in the same place."""
+    fields, values = _names()
+    unknown = re.search(r'type "([\w.]+)" has no (field|value) named "?(\w+)', cause)
+    if not unknown:
+        return ""
+    known = (fields if unknown[2] == "field" else values).get(unknown[1], [])
+    prefixed = [name for name in known if name == f"TYPE_{unknown[3]}" or name == f"KIND_{unknown[3]}"]
+    near = prefixed or difflib.get_close_matches(unknown[3], known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _names() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Field names by message and value names by enum, over every type that the configuration reaches."""
+    fields: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
+    waiting = [ModelConfigMessage.DESCRIPTOR]
     while waiting:
         current = waiting.pop()
-        if current.full_name in seen:
+        if current.full_name in fields:
             continue
-        seen.add(current.full_name)
+        fields[current.full_name] = sorted(field.name for field in current.fields)
         for field in current.fields:
-            names.add(field.name)
             if field.message_type is not None:
                 waiting.append(field.message_type)
-    return names
+            if field.enum_type is not None:
+                values[field.enum_type.full_name] = sorted(value.name for value in field.enum_type.values)
+    return fields, values

@@ -8,9 +8,9 @@ from naiad.config.message import v2_name
 from naiad.errors import ConfigError
 
 LATER = {
-    "sequence_batching": "sequence batching",
-    "ensemble_scheduling": "ensembles",
-    "model_repository_agents": "repository agents",
+    "sequence_batching": "sequence batching comes",
+    "ensemble_scheduling": "ensembles come",
+    "model_repository_agents": "repository agents come",
 }
 
 
@@ -27,13 +27,16 @@ def check(message: Any, *, name: str, source: str) -> None:
         fail("max_batch_size", f"expected 0 or more, got {message.max_batch_size}")
     for field, what in LATER.items():
         if message.HasField(field):
-            fail(field, f"{what} come with a later version of Naiad")
+            fail(field, f"{what} with a later version of Naiad")
     if message.model_transaction_policy.decoupled:
         fail("model_transaction_policy", "decoupled models come with a later version of Naiad")
     if message.response_cache.enable:
         fail("response_cache", "the response cache comes with a later version of Naiad")
     if message.batch_input or message.batch_output:
         fail("batch_input", "ragged batches come with a later version of Naiad")
+    for group in message.instance_group:
+        if group.kind == 2 and group.gpus:
+            fail("instance_group.gpus", f"expected none with kind KIND_CPU, got {list(group.gpus)}")
     _tensors(message, fail)
     _batching(message, fail)
 
@@ -65,6 +68,8 @@ def _tensors(message: Any, fail: Any) -> None:
 
 def _reshape(tensor: Any, field: str, batching: bool, fail: Any) -> None:
     before, after = list(tensor.dims), list(tensor.reshape.shape)
+    if any(dim < 1 and dim != -1 for dim in after):
+        fail(f"{field}.reshape", f"expected dims of 1 or more, or -1, got {after}")
     if not after and not batching:
         fail(f"{field}.reshape", "an empty shape needs max_batch_size above 0")
     if before.count(-1) != after.count(-1):

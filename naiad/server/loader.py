@@ -17,6 +17,7 @@ from naiad.config.model import Completed, ModelConfig
 from naiad.config.pbtxt import PartialConfig
 from naiad.config.spec import model_spec
 from naiad.errors import ConfigError, LoadError, UnservableFile
+from naiad.repository.files import model_file
 from naiad.repository.paths import below
 from naiad.server.restart import RestartPolicy
 from naiad.server.supervisor import Replay, Supervisor, Worker, WorkerSpec
@@ -109,12 +110,7 @@ class Loader:
     def _signature(self, request: LoadRequest, backend: Backend, folder: Path, file: str) -> Signature | None:
         if not file:
             return None
-        path = below(folder, file)
-        if not path.exists():
-            there = sorted(entry.name for entry in folder.iterdir())
-            raise ConfigError(
-                f"'{request.version}/{file}' does not exist; the folder holds {', '.join(there[:5]) or 'nothing'}"
-            )
+        path = model_file(folder, file)
         return read_signature(path) if backend.reads_signature else None
 
     def _first(

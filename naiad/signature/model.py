@@ -33,3 +33,14 @@ class Signature:
     def complete(self) -> bool:
         """Whether every input has a datatype and a shape."""
         return bool(self.inputs) and all(t.datatype is not None and t.shape is not None for t in self.inputs)
+
+
+def output_names(type_: str) -> tuple[str, ...]:
+    """Names of the outputs by their type; empty where only a run tells them (a dictionary, a class)."""
+    if type_ == "Tensor":
+        return ("OUTPUT__0",)
+    if type_.startswith("Tuple[") and type_.endswith("]"):
+        members = [member.strip() for member in type_[6:-1].split(",")]
+        if all(member == "Tensor" for member in members):
+            return tuple(f"OUTPUT__{position}" for position in range(len(members)))
+    return ()

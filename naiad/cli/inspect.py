@@ -1,0 +1,270 @@
+"""`naiad inspect PATH`: what a model's file and configuration say, and where each value comes from; runs nothing."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from naiad.cli.output import Exit, fail
+from naiad.errors import ConfigError, UnservableFile
+
+if TYPE_CHECKING:
+    from naiad.backends.base import Backend
+    from naiad.config.pbtxt import PartialConfig
+    from naiad.config.preview import Preview
+    from naiad.signature.model import Signature
+
+CONFIGURATION = "config.pbtxt"
+
+
+class InspectForm(StrEnum):
+    """The form of what is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    PBTXT = "pbtxt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A model in the file system and what was read of it."""
+
+    name: str
+    file: Path | None
+    backend: Backend
+    partial: PartialConfig
+    signature: Signature | None
+    notes: tuple[str, ...]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("inspect")(command)
+
+
+def command(
+    path: Annotated[Path, typer.Argument(help="a model file, a model directory, or a repository with one model")],
+    output: Annotated[
+        InspectForm, typer.Option("--format", "-o", help="table, json or pbtxt", show_default=False)
+    ] = InspectForm.TABLE,
+    run: Annotated[bool, typer.Option("--run", help="also make a dry run (comes with a later version)")] = False,
+) -> None:
+    """Show what a model file says about itself; nothing is executed and no server is needed."""
+    if run:
+        fail("--run: a dry run without a server comes with a later version of Naiad; 'naiad serve' makes one at load")
+    raise typer.Exit(inspect(path, output))
+
+
+def inspect(path: Path, output: str) -> int:
+    """Prints what is known of the model at `path` as `table`, `json` or `pbtxt`; the exit status."""
+    from naiad.config.preview import preview
+    from naiad.control.diagnosis import Broken
+
+    try:
+        found = find(path)
+        seen = preview(found.partial, found.backend, name=found.name, signature=found.signature)
+    except FileNotFoundError as error:
+        return _refuse(str(error), "", Exit.NOT_FOUND)
+    except Broken as error:
+        missing = error.code == "PATH_NOT_FOUND"
+        return _refuse(f"{error} ({error.code})", error.fix, Exit.NOT_FOUND if missing else Exit.ERROR)
+    except UnservableFile as error:
+        return _refuse(f"{error.what} ({error.code})", error.fix)
+    except ConfigError as error:
+        return _refuse(str(error), "")
+    except OSError as error:
+        return _refuse(f"'{error.filename}': {error.strerror}", "")
+    if output == InspectForm.JSON:
+        print(json.dumps(document(found, seen), indent=2, ensure_ascii=False))
+    elif output == InspectForm.PBTXT:
+        print(pbtxt_text(found, seen), end="")
+    else:
+        _print_table(found, seen)
+    return int(Exit.OK)
+
+
+def find(path: Path) -> Found:
+    """The model at `path`; raises `FileNotFoundError`, `Broken`, `ConfigError` or `UnservableFile`."""
+    from naiad.control.engines.layout import find as find_layout
+    from naiad.repository.index import look_at
+
+    if not path.exists():
+        raise FileNotFoundError(f"'{path}' does not exist{_sibling(path)}")
+    path = path.absolute()
+    layout = find_layout(path)
+    if layout.content.is_file():
+        return _lone(layout.content)
+    folder = layout.content
+    model = look_at(folder.parent)
+    if model.problem:
+        raise ConfigError(model.problem)
+    return _of_version(folder, path if path.is_file() and path.name != CONFIGURATION else None, layout.ignored)
+
+
+def _lone(file: Path) -> Found:
+    """A file outside a repository: all that is known is what it says."""
+    from naiad.backends.registry import BACKENDS
+    from naiad.config import pbtxt
+    from naiad.signature.recognise import read
+
+    signature = read(file)
+    backend = BACKENDS[signature.backend]
+    return Found(name=file.stem, file=file, backend=backend, partial=pbtxt.empty(), signature=signature, notes=())
+
+
+def _of_version(folder: Path, named: Path | None, ignored: tuple[str, ...]) -> Found:
+    from naiad.backends import registry
+    from naiad.config import pbtxt
+    from naiad.repository.files import model_file
+    from naiad.signature.recognise import read
+
+    name = folder.parent.name
+    partial = pbtxt.read(folder.parent, config_name=None)
+    signature = read(named) if named is not None else None
+    backend = registry.choose(partial.message, folder, name=name)
+    default = partial.message.default_model_filename or backend.default_filename
+    file = named or (model_file(folder, default) if default else None)
+    if signature is None and file is not None and backend.reads_signature:
+        signature = read(file)
+    notes = [f"ignored: '{folder}' is no version (a number without leading zeros)" for folder in ignored]
+    if named is not None and default and named.name != default:
+        notes.append(f"'{named.name}' is not the file that is served: that is '{default}'")
+    return Found(name=name, file=file, backend=backend, partial=partial, signature=signature, notes=tuple(notes))
+
+
+def _sibling(path: Path) -> str:
+    """The name beside it that was probably meant: other case, trailing blanks, a slip."""
+    try:
+        names = sorted(entry.name for entry in path.absolute().parent.iterdir())
+    except OSError:
+        return ""
+    same = [name for name in names if name.strip().casefold() == path.name.strip().casefold()]
+    near = same or difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def document(found: Found, seen: Preview) -> dict[str, Any]:
+    """The result as JSON."""
+    from naiad.config.json_form import to_dict
+
+    signature = found.signature
+    return {
+        "name": found.name,
+        "file": str(found.file) if found.file else None,
+        "format": signature.format if signature else None,
+        "signature": {
+            "inputs": [
+                {
+                    "name": tensor.name,
+                    "type": tensor.type,
+                    "datatype": tensor.datatype,
+                    "shape": None if tensor.shape is None else list(tensor.shape),
+                }
+                for tensor in signature.inputs
+            ],
+            "output_type": signature.output_type,
+        }
+        if signature
+        else None,
+        "config": to_dict(seen.effective),
+        "origins": dict(seen.origins),
+        "open": list(seen.open),
+        "notes": [*found.notes, *seen.notes],
+    }
+
+
+def pbtxt_text(found: Found, seen: Preview) -> str:
+    """The result as a config.pbtxt that one can keep; what is not known stands in comments."""
+    from google.protobuf import text_format
+
+    what = found.signature.format if found.signature else f"backend '{found.backend.name}'"
+    lines = [f"# made by 'naiad inspect' from {found.file.name if found.file else found.name}: {what}"]
+    lines += [f"# not known yet: {path}" for path in seen.open]
+    lines += [f"# {note}" for note in (*found.notes, *seen.notes)]
+    head = "".join(f"{plain(line)}\n" for line in lines)
+    return head + str(text_format.MessageToString(seen.message))
+
+
+def _rows(found: Found, seen: Preview) -> Iterator[tuple[str, str, str]]:
+    """(field, value, origin) of everything that is known."""
+    from naiad.config.message import v2_name
+
+    yield "file", str(found.file) if found.file else "none is needed", ""
+    if found.signature is not None:
+        yield "format", found.signature.format, "file"
+    effective = seen.effective
+    if not effective.max_batch_size:
+        yield "max_batch_size", "0", seen.origins["max_batch_size"]
+    for field, value in effective.ListFields():
+        if field.name in ("input", "output", "name"):
+            continue
+        shown = _shown(field, value)
+        yield field.name, shown, seen.origins.get(field.name, "")
+    for kind in ("input", "output"):
+        for tensor in getattr(effective, kind):
+            path = f"{kind}.{tensor.name}"
+            datatype = v2_name(tensor.data_type) or "?"
+            dims = f"[{', '.join(map(str, tensor.dims))}]" if tensor.dims or path not in seen.open else "?"
+            origin = seen.origins.get(f"{path}.data_type") or seen.origins.get(path) or seen.origins.get(kind, "")
+            yield path, f"{datatype} {dims}", origin
+        present = {f"{kind}.{tensor.name}" for tensor in getattr(effective, kind)}
+        for path in seen.open:
+            if path.split(".")[0] == kind and path not in present:
+                yield (
+                    path,
+                    "?",
+                    "dry run at load" if found.backend.reads_signature and kind == "output" else "not known",
+                )
+
+
+def _shown(field: Any, value: Any) -> str:
+    """A field's value on one line."""
+    from google.protobuf import text_format
+
+    if not field.is_repeated and field.message_type is None:
+        return str(value)
+    if not field.is_repeated:
+        return str(text_format.MessageToString(value, as_one_line=True)) or "on"
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        inner = field.message_type.fields_by_name["value"]
+        return ", ".join(f"{key}: {_shown(inner, value[key])}" for key in sorted(value))
+    return "; ".join(str(text_format.MessageToString(item, as_one_line=True)) for item in value)
+
+
+def _print_table(found: Found, seen: Preview) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(soft_wrap=False, highlight=False)
+    table = Table(title=Text(f"model {plain(found.name)}"), box=SIMPLE_HEAD, title_justify="left")
+    table.add_column("FIELD", no_wrap=True)
+    table.add_column("VALUE", overflow="fold")
+    table.add_column("ORIGIN", no_wrap=True)
+    for row in _rows(found, seen):
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    console.print(table)
+    for note in (*found.notes, *seen.notes):
+        print(f"note: {plain(note)}")
+
+
+def plain(text: str) -> str:
+    """Text from a file as it can be shown: control characters, which a terminal would obey, are spelled out."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def _refuse(cause: str, fix: str, code: Exit = Exit.ERROR) -> int:
+    print(f"error: {plain(cause)}", file=sys.stderr)
+    if fix:
+        lines = fix.splitlines()
+        print("\n".join([f"fix: {plain(lines[0])}", *(plain(line) for line in lines[1:])]), file=sys.stderr)
+    return int(code)

@@ -1,0 +1,105 @@
+"""What can be said of a configuration without a dry run: written values, the file's, and what is left open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from naiad.backends.base import Backend
+from naiad.config import freeze, validate
+from naiad.config.autocomplete import Draft, begin, fill_inputs, probe_request
+from naiad.config.message import ModelConfigMessage, v2_name
+from naiad.config.pbtxt import PartialConfig
+from naiad.signature.model import Signature, output_names
+
+GUESS = "guess"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """A configuration as far as it is known before the model has run."""
+
+    message: Any
+    """As one would write it: values that Naiad fills in at load are not in it."""
+    effective: Any
+    """The same, normalised."""
+    origins: Mapping[str, str]
+    """Field path → `config.pbtxt`, `file`, `default` or `guess`."""
+    open: tuple[str, ...]
+    """Field paths that only a dry run tells."""
+    notes: tuple[str, ...]
+
+
+def preview(partial: PartialConfig, backend: Backend, *, name: str, signature: Signature | None) -> Preview:
+    """Raises `ConfigError` where what is written contradicts itself or the file."""
+    draft = begin(partial, backend)
+    message = draft.message
+    undecided: list[str] = []
+    if message.input or (signature is not None and signature.complete):
+        probed = probe_request(partial, signature) if backend.reads_signature else None
+        if probed is not None and not message.input:
+            _guess_batch(draft, partial, backend, [entry["dims"] for entry in probed.inputs])
+            draft.notes.append("dims are those of the example that was traced; the dry run finds which may vary")
+        if probed is not None:
+            fill_inputs(draft, {}, probed)
+    elif signature is not None:
+        undecided += [f"input.{tensor.name}" for tensor in signature.inputs] or ["input"]
+        draft.notes.append("the file does not tell the shapes of its inputs: write them into config.pbtxt to serve it")
+    else:
+        undecided.append("input")
+        draft.notes.append(f"backend '{backend.name}' cannot find out inputs: write them into config.pbtxt to serve it")
+    undecided += _open_outputs(message, backend, signature)
+    if any(path.startswith("output") for path in undecided) and backend.reads_signature:
+        draft.notes.append("outputs are told by the dry run when the model is loaded")
+    effective = ModelConfigMessage()
+    effective.CopyFrom(message)
+    freeze.normalise(effective, name=name)
+    validate.check(_known(effective), name=name, source=partial.source)
+    for field, _value in effective.ListFields():
+        if field.name not in ("input", "output"):
+            draft.origins.setdefault(field.name, "default")
+    draft.origins.setdefault("max_batch_size", "default")
+    return Preview(
+        message=message,
+        effective=effective,
+        origins=draft.origins,
+        open=tuple(undecided),
+        notes=tuple(draft.notes) + (signature.warnings if signature is not None else ()),
+    )
+
+
+def _guess_batch(draft: Draft, partial: PartialConfig, backend: Backend, shapes: list[list[int]]) -> None:
+    """The batch size that a load chooses if the dry run at batch 1, 2 and 3 succeeds."""
+    if "max_batch_size" in partial.given or partial.message.output:
+        return
+    draft.origins["max_batch_size"] = GUESS
+    if not all(shapes) or len({shape[0] for shape in shapes}) != 1:
+        draft.notes.append("no batching: the inputs have no first dimension in common")
+        return
+    draft.message.max_batch_size = backend.max_batch_size
+    draft.notes.append("max_batch_size is a guess: the dry run at load decides whether the model batches")
+    if draft.message.WhichOneof("scheduling_choice") is None:
+        draft.message.dynamic_batching.SetInParent()
+        draft.origins["dynamic_batching"] = GUESS
+
+
+def _open_outputs(message: Any, backend: Backend, signature: Signature | None) -> list[str]:
+    """Outputs of which the datatype or the dims are not known yet."""
+    if message.output:
+        told_later = [tensor for tensor in message.output if not v2_name(tensor.data_type) or not tensor.dims]
+        return [f"output.{tensor.name}" for tensor in told_later] if backend.reads_signature else []
+    names = output_names(signature.output_type) if signature is not None else ()
+    return [f"output.{name}" for name in names] or ["output"]
+
+
+def _known(message: Any) -> Any:
+    """The message without tensors that a dry run has yet to complete."""
+    known = ModelConfigMessage()
+    known.CopyFrom(message)
+    for tensors in (known.input, known.output):
+        kept = [tensor for tensor in tensors if v2_name(tensor.data_type) and (tensor.dims or message.max_batch_size)]
+        copies = [type(tensor).FromString(tensor.SerializeToString()) for tensor in kept]
+        del tensors[:]
+        tensors.extend(copies)
+    return known

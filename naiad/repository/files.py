@@ -1,0 +1,19 @@
+"""The model file of a version folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from naiad.errors import ConfigError
+from naiad.repository.paths import below
+
+
+def model_file(folder: Path, file: str) -> Path:
+    """The path of `file` in a version folder; raises `ConfigError` naming what the folder holds instead (C2)."""
+    path = below(folder, file)
+    if not path.exists():
+        there = sorted(entry.name for entry in folder.iterdir())
+        raise ConfigError(
+            f"'{folder.name}/{file}' does not exist; the folder holds {', '.join(there[:5]) or 'nothing'}"
+        )
+    return path

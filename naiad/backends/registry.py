@@ -28,9 +28,11 @@ _FILES = (
 
 def choose(message: Any, version_directory: Path, *, name: str) -> Backend:
     """The backend of a model; raises `ConfigError` that names what was found."""
+    if message.backend and message.platform:
+        return _agreed(message.backend, message.platform)
     asked = message.backend or message.platform
     if asked:
-        return _named(asked, f"backend '{asked}'")
+        return _named(asked, f"{'backend' if message.backend else 'platform'} '{asked}'")
     for file, backend in _FILES:
         if (version_directory / file).exists():
             return _named(backend, f"'{file}'")
@@ -43,6 +45,15 @@ def choose(message: Any, version_directory: Path, *, name: str) -> Backend:
         f"version folder '{version_directory.name}' {holds}; expected a model file such as 'model.pt', "
         "or 'backend' in config.pbtxt"
     )
+
+
+def _agreed(backend: str, platform: str) -> Backend:
+    """The backend where both are written: `pytorch` with `torch_aoti` is not TorchScript."""
+    named = _named(backend, f"backend '{backend}'")
+    other = _named(platform, f"platform '{platform}'")
+    if other is not named:
+        raise ConfigError(f"platform '{platform}' belongs to backend '{other.name}', but backend says '{backend}'")
+    return named
 
 
 def _named(asked: str, what: str) -> Backend:

@@ -15,6 +15,7 @@ import typer
 
 from naiad.cli.output import Exit, fail
 from naiad.errors import ConfigError, UnservableFile
+from naiad.repository.paths import shown
 
 if TYPE_CHECKING:
     from naiad.backends.base import Backend
@@ -189,7 +190,7 @@ def pbtxt_text(found: Found, seen: Preview) -> str:
     lines = [f"# made by 'naiad inspect' from {found.file.name if found.file else found.name}: {what}"]
     lines += [f"# not known yet: {path}" for path in seen.open]
     lines += [f"# {note}" for note in (*found.notes, *seen.notes)]
-    head = "".join(f"{plain(line)}\n" for line in lines)
+    head = "".join(f"{shown(line)}\n" for line in lines)
     return head + str(text_format.MessageToString(seen.message))
 
 
@@ -206,8 +207,7 @@ def _rows(found: Found, seen: Preview) -> Iterator[tuple[str, str, str]]:
     for field, value in effective.ListFields():
         if field.name in ("input", "output", "name"):
             continue
-        shown = _shown(field, value)
-        yield field.name, shown, seen.origins.get(field.name, "")
+        yield field.name, _one_line(field, value), seen.origins.get(field.name, "")
     for kind in ("input", "output"):
         for tensor in getattr(effective, kind):
             path = f"{kind}.{tensor.name}"
@@ -225,7 +225,7 @@ def _rows(found: Found, seen: Preview) -> Iterator[tuple[str, str, str]]:
                 )
 
 
-def _shown(field: Any, value: Any) -> str:
+def _one_line(field: Any, value: Any) -> str:
     """A field's value on one line."""
     from google.protobuf import text_format
 
@@ -235,7 +235,7 @@ def _shown(field: Any, value: Any) -> str:
         return str(text_format.MessageToString(value, as_one_line=True)) or "on"
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         inner = field.message_type.fields_by_name["value"]
-        return ", ".join(f"{key}: {_shown(inner, value[key])}" for key in sorted(value))
+        return ", ".join(f"{key}: {_one_line(inner, value[key])}" for key in sorted(value))
     return "; ".join(str(text_format.MessageToString(item, as_one_line=True)) for item in value)
 
 
@@ -246,25 +246,20 @@ def _print_table(found: Found, seen: Preview) -> None:
     from rich.text import Text
 
     console = Console(soft_wrap=False, highlight=False)
-    table = Table(title=Text(f"model {plain(found.name)}"), box=SIMPLE_HEAD, title_justify="left")
+    table = Table(title=Text(f"model {shown(found.name)}"), box=SIMPLE_HEAD, title_justify="left")
     table.add_column("FIELD", no_wrap=True)
     table.add_column("VALUE", overflow="fold")
     table.add_column("ORIGIN", no_wrap=True)
     for row in _rows(found, seen):
-        table.add_row(*(Text(plain(cell)) for cell in row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     console.print(table)
     for note in (*found.notes, *seen.notes):
-        print(f"note: {plain(note)}")
-
-
-def plain(text: str) -> str:
-    """Text from a file as it can be shown: control characters, which a terminal would obey, are spelled out."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+        print(f"note: {shown(note)}")
 
 
 def _refuse(cause: str, fix: str, code: Exit = Exit.ERROR) -> int:
-    print(f"error: {plain(cause)}", file=sys.stderr)
+    print(f"error: {shown(cause)}", file=sys.stderr)
     if fix:
         lines = fix.splitlines()
-        print("\n".join([f"fix: {plain(lines[0])}", *(plain(line) for line in lines[1:])]), file=sys.stderr)
+        print("\n".join([f"fix: {shown(lines[0])}", *(shown(line) for line in lines[1:])]), file=sys.stderr)
     return int(code)

@@ -71,6 +71,8 @@ def read(directory: Path, *, config_name: str | None) -> PartialConfig:
                 return parse(path.read_text(encoding="utf-8"), name)
             except UnicodeDecodeError as error:
                 raise ConfigError(f"{name}: expected UTF-8 text, got byte {error.object[error.start]:#x}") from error
+            except OSError as error:
+                raise ConfigError(f"{name} cannot be read: {error.strerror}") from error
     return empty()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from naiad.errors import ConfigError
@@ -11,7 +12,7 @@ from naiad.repository.paths import below
 def model_file(folder: Path, file: str) -> Path:
     """The path of `file` in a version folder; raises `ConfigError` naming what the folder holds instead (C2)."""
     path = below(folder, file)
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, no name raises
         there = sorted(entry.name for entry in folder.iterdir())
         raise ConfigError(
             f"'{folder.name}/{file}' does not exist; the folder holds {', '.join(there[:5]) or 'nothing'}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from naiad.repository.paths import is_model_name
+from naiad.repository.paths import is_model_name, shown
 from naiad.repository.versions import numbered
 
 MODEL_FILES = ("model.pt", "model.onnx", "model.plan", "model.pt2", "model.py", "model.xml", "model.savedmodel")
@@ -42,11 +42,14 @@ def look_at(directory: Path) -> ModelDirectory:
     """One model directory and what is wrong with it."""
     name = directory.name
     if not is_model_name(name):
-        shown = name.strip()
-        hint = f"; did you mean '{shown}'?" if shown != name else ""
-        problem = f"the directory name '{name}' has characters that a model name may not have{hint}"
+        meant = name.strip()
+        hint = f"; did you mean '{meant}'?" if meant != name else ""
+        problem = f"the directory name '{shown(name)}' has characters that a model name may not have{hint}"
         return ModelDirectory(name, directory, (), problem)
-    versions, ignored = numbered(directory)
+    try:
+        versions, ignored = numbered(directory)
+    except OSError as error:  # one directory that cannot be read must not hide the others
+        return ModelDirectory(name, directory, (), f"model '{name}' cannot be read: {error.strerror}")
     problem = ""
     if not versions:
         loose = [file for file in MODEL_FILES if (directory / file).exists()]
@@ -58,5 +61,5 @@ def look_at(directory: Path) -> ModelDirectory:
         else:
             problem = f"model '{name}' has no version folder; expected '{name}/1/' with the model file"
             if ignored:
-                problem += f" (ignored: {', '.join(ignored)}; a version is a number without leading zeros)"
+                problem += f" (ignored: {', '.join(map(shown, ignored))}; a version is a number without leading zeros)"
     return ModelDirectory(name, directory, tuple(versions), problem)

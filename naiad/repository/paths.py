@@ -15,6 +15,11 @@ def is_model_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and name == name.strip()
 
 
+def shown(text: str) -> str:
+    """A name from outside as it can be printed: control characters, which a terminal would obey, are spelled out."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
 def below(root: Path, relative: str) -> Path:
     """The path `relative` below `root`; raises `ConfigError` if it is absolute, climbs out or leads out by a link."""
     path = PurePosixPath(relative)
@@ -27,9 +32,12 @@ def below(root: Path, relative: str) -> Path:
         or any(part in ("..", ".") for part in relative.split("/"))
     )
     if bad:
-        raise ConfigError(f"path '{relative}': expected a path inside the model's directory")
+        raise ConfigError(f"path '{shown(relative)}': expected a path inside the model's directory")
     base = root.resolve()
-    resolved = (base / path).resolve()
+    try:
+        resolved = (base / path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, or links in a circle (RuntimeError before 3.13)
+        raise ConfigError(f"path '{shown(relative[:200])}': {getattr(error, 'strerror', None) or error}") from error
     if not resolved.is_relative_to(base):
-        raise ConfigError(f"path '{relative}' leads out of the model's directory")
+        raise ConfigError(f"path '{shown(relative)}' leads out of the model's directory")
     return resolved

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
+
+MAX_VERSION = (1 << 63) - 1
+_VERSION = re.compile(r"[1-9][0-9]*", re.ASCII)
 
 
 def numbered(directory: Path) -> tuple[list[int], list[str]]:
@@ -12,7 +16,7 @@ def numbered(directory: Path) -> tuple[list[int], list[str]]:
     for entry in directory.iterdir():
         if not entry.is_dir() or entry.name in ("configs", "warmup", "initial_state", "__pycache__"):
             continue
-        if entry.name.isascii() and entry.name.isdigit() and not entry.name.startswith("0"):
+        if _VERSION.fullmatch(entry.name) and int(entry.name) <= MAX_VERSION:
             versions.append(int(entry.name))
         elif not entry.name.startswith("."):
             ignored.append(entry.name)

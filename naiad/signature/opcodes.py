@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import pickletools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 MAX_BYTES = 1 << 20
 MAX_OPCODES = 100_000
+MAX_NAME = 4096
 
 STORAGES = {
     "BoolStorage": "BOOL",
@@ -55,8 +57,10 @@ def _call(function: Any, arguments: Any) -> Any:
         if not (isinstance(storage, tuple) and len(storage) >= 2 and isinstance(storage[1], Global)):
             raise NotReadable("a tensor without a storage")
         kind = storage[1].name.removeprefix("torch.")
-        if kind not in STORAGES or not isinstance(shape, tuple) or not all(isinstance(dim, int) for dim in shape):
+        if kind not in STORAGES:
             raise NotReadable(f"a tensor of '{kind}'")
+        if not isinstance(shape, tuple) or not all(type(dim) is int and dim >= 0 for dim in shape):
+            raise NotReadable("a tensor whose shape is not made of whole numbers")
         return Tensor(STORAGES[kind], shape)
     if name.endswith("restore_type_tag") and name.startswith("torch.") and arguments:
         return arguments[0]
@@ -133,8 +137,6 @@ class _Machine:
         elif name == "REDUCE":
             arguments, function = self.pop(), self.pop()
             self.stack.append(_call(function, arguments))
-        elif name not in ("PROTO", "FRAME"):
-            raise NotReadable(f"opcode {name}")
 
     def _set(self, key: Any, value: Any) -> None:
         if not isinstance(key, (str, int)):
@@ -157,31 +159,67 @@ _LITERALS = frozenset(
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
+_KNOWN = (
+    frozenset({"GLOBAL", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET", "TUPLE", "LIST", "APPEND"})
+    | frozenset({"APPENDS", "SETITEM", "SETITEMS", "BINPERSID", "REDUCE", "PROTO", "FRAME", "STOP"})
+    | _CONSTANTS.keys()
+    | _LITERALS
+    | _TUPLES.keys()
+)
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+# Python decodes escapes and numbers of any length in their arguments; TorchScript writes none of them.
+_TEXT = frozenset({"STRING", "UNICODE", "INT", "LONG", "FLOAT", "PERSID"})
+
+
+def _operations(data: bytes, allowed: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
+    """(opcode, argument) up to STOP; an argument is only decoded if its opcode is allowed. Raises `NotReadable`."""
+    stream = io.BytesIO(data)
+    for _ in range(MAX_OPCODES):
+        code = stream.read(1)
+        opcode = _OPCODES.get(code)
+        if opcode is None:
+            raise NotReadable(f"byte {code!r} is no opcode" if code else "it ends before STOP")
+        if not allowed(opcode.name):
+            raise NotReadable(f"opcode {opcode.name}")
+        try:
+            if opcode.name == "GLOBAL":
+                # pickletools would decode escapes here, which the pickle machine itself does not.
+                argument: Any = f"{_line(stream)} {_line(stream)}"
+            else:
+                argument = opcode.arg.reader(stream) if opcode.arg is not None else None
+        except (ValueError, OverflowError) as error:
+            raise NotReadable(f"opcode {opcode.name}: {error}") from error
+        yield opcode.name, argument
+        if opcode.name == "STOP":
+            return
+    raise NotReadable(f"more than {MAX_OPCODES} opcodes")
+
+
+def _line(stream: io.BytesIO) -> str:
+    line = stream.readline(MAX_NAME)
+    if not line.endswith(b"\n"):
+        raise ValueError(f"a name that does not end within {MAX_NAME} bytes")
+    return line[:-1].decode("utf-8")
+
+
 def read(data: bytes) -> Any:
     """The value of a pickle as dicts, lists, tuples, numbers, text, `Tensor` and `Global`; raises `NotReadable`."""
     if len(data) > MAX_BYTES:
         raise NotReadable(f"{len(data)} bytes of metadata, at most {MAX_BYTES}")
     machine = _Machine()
-    try:
-        for count, (opcode, argument, _position) in enumerate(pickletools.genops(io.BytesIO(data))):
-            if count > MAX_OPCODES:
-                raise NotReadable(f"more than {MAX_OPCODES} opcodes")
-            if opcode.name == "STOP":
-                return machine.pop()
-            machine.step(opcode.name, argument)
-    except (ValueError, UnicodeDecodeError, OverflowError) as error:
-        raise NotReadable(str(error)) from error
-    raise NotReadable("no end")
+    for name, argument in _operations(data, _KNOWN.__contains__):
+        if name == "STOP":
+            break
+        machine.step(name, argument)
+    return machine.pop()
 
 
 def first_global(data: bytes, prefix: str) -> str | None:
     """The first name under `prefix` that a pickle refers to."""
     try:
-        for count, (opcode, argument, _position) in enumerate(pickletools.genops(io.BytesIO(data[:MAX_BYTES]))):
-            if count > MAX_OPCODES:
-                return None
-            if opcode.name == "GLOBAL" and str(argument).startswith(prefix):
+        for name, argument in _operations(data[:MAX_BYTES], lambda name: name not in _TEXT):
+            if name == "GLOBAL" and str(argument).startswith(prefix):
                 return str(argument).replace(" ", ".")
-    except (ValueError, UnicodeDecodeError):
+    except NotReadable:
         return None
     return None

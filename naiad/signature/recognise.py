@@ -8,7 +8,7 @@ from pathlib import Path
 from naiad.errors import UnservableFile
 from naiad.signature.model import Signature
 from naiad.signature.opcodes import NotReadable
-from naiad.signature.torchscript import read_member, read_torchscript
+from naiad.signature.torchscript import DAMAGED, read_member, read_torchscript
 
 MAX_MEMBERS = 200_000
 
@@ -28,17 +28,16 @@ _LATER = {
 
 
 def read(path: Path) -> Signature:
-    """The signature of a model file; raises `UnservableFile` or `FileNotFoundError`."""
+    """The signature of a model file; raises `UnservableFile` or, where there is none, `FileNotFoundError`."""
     suffix = path.suffix.lower()
     if suffix in _LATER:
         raise UnservableFile(
-            f"'{path.name}' is a {_LATER[suffix]} model",
+            f"'{path.name}' is a model of format {_LATER[suffix]}",
             f"{_LATER[suffix]} models come with a later version of Naiad; TorchScript works today",
             kind="later",
             code="MISSING_OP",
         )
-    with path.open("rb") as file:
-        head = file.read(512)
+    head = _head(path)
     _refuse_by_head(path, head)
     if not zipfile.is_zipfile(path):
         if head.startswith(b"PK"):
@@ -57,9 +56,22 @@ def read(path: Path) -> Signature:
     try:
         with zipfile.ZipFile(path) as archive:
             return _read_archive(path, archive)
-    except (zipfile.BadZipFile, NotReadable, ValueError, OSError) as error:
+    except (*DAMAGED, NotReadable, ValueError, OSError) as error:
         raise UnservableFile(
             f"'{path.name}' is a damaged zip archive: {error}", "save it again", kind="truncated", code="TRUNCATED"
+        ) from error
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(512)
+    except (IsADirectoryError, PermissionError) as error:
+        raise UnservableFile(
+            f"'{path.name}' cannot be read: {error.strerror}",
+            "it has to be a file that the user who serves may read",
+            kind="unreadable",
+            code="FILE_UNREADABLE",
         ) from error
 
 

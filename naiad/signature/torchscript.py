@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
+import zlib
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,6 +13,8 @@ from naiad.signature.model import Signature, TensorSignature
 from naiad.signature.opcodes import NotReadable, Tensor, first_global, read
 
 MAX_CODE = 4 << 20
+DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError)
+"""What reading a damaged or encrypted archive raises (NotImplementedError is a RuntimeError)."""
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes | None:
@@ -18,7 +22,7 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes | None
     try:
         with archive.open(name) as file:
             data = file.read(limit + 1)
-    except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
+    except (KeyError, ValueError, OSError, *DAMAGED):
         return None
     return data if len(data) <= limit else None
 
@@ -75,17 +79,32 @@ def _forward(archive: zipfile.ZipFile, top: str) -> tuple[list[tuple[str, str]],
     if code is None:
         return [], "", [f"the code of '{qualified}' is missing"]
     text = code.decode("utf-8", "replace")
-    start = re.search(rf"^class {re.escape(name)}\(", text, re.MULTILINE)
-    found = re.search(r"\n  def forward\((.*?)\) -> (.*?):\n", text[start.start() :] if start else "", re.DOTALL)
-    if not found:
+    found = _signature_line(text, name)
+    if found is None:
         return [], "", [f"'{qualified}' has no forward()"]
     # The first argument is the module itself, whatever its name.
-    pieces = _split(found[1])[1:]
+    pieces = _split(found[0])[1:]
     arguments = []
     for piece in pieces:
         argument, _, kind = piece.partition(":")
         arguments.append((argument.strip(), " ".join(kind.split("=")[0].split())))
-    return arguments, " ".join(found[2].split()), []
+    return arguments, " ".join(found[1].split()), []
+
+
+def _signature_line(text: str, name: str) -> tuple[str, str] | None:
+    """(arguments, output type) of a class's `forward`. Plain searches: a regular expression would be quadratic."""
+    start = re.search(rf"^class {re.escape(name)}\(", text, re.MULTILINE)
+    if start is None:
+        return None
+    head, arrow, colon = "\n  def forward(", ") -> ", ":\n"
+    end = text.find("\nclass ", start.end())
+    end = len(text) if end < 0 else end
+    begin = text.find(head, start.end(), end)
+    close = text.find(arrow, begin, end) if begin >= 0 else -1
+    stop = text.find(colon, close, end) if close >= 0 else -1
+    if stop < 0:
+        return None
+    return text[begin + len(head) : close], text[close + len(arrow) : stop]
 
 
 def _split(text: str) -> list[str]:

@@ -141,7 +141,8 @@ def test_an_input_of_any_name_maps_onto_the_only_argument():
 def test_a_written_argument_decides():
     two = traced(("a", "FP32", (1, 4)), ("b", "INT64", (1, 4)))
     partial = written(
-        """input [ { name: "first" data_type: TYPE_INT64 dims: [ 1, 4 ] }, { name: "a" data_type: TYPE_FP32 dims: [ 1, 4 ] } ]
+        """input [ { name: "first" data_type: TYPE_INT64 dims: [ 1, 4 ] },
+                   { name: "a" data_type: TYPE_FP32 dims: [ 1, 4 ] } ]
         parameters { key: "naiad.argument.first" value { string_value: "b" } }"""
     )
     assert [entry["argument"] for entry in probe_request(partial, two).inputs] == ["b", "a"]
@@ -176,7 +177,8 @@ def test_inputs_that_contradict_the_file_are_refused(text, message):
     assert str(caught.value) == f"config.pbtxt: {message}"
 
 
-PAIR = 'input [ {{ name: "{}" data_type: TYPE_FP32 dims: [ 1, 4 ] }}, {{ name: "{}" data_type: TYPE_FP32 dims: [ 1, 4 ] }} ]'
+PAIR = """input [ {{ name: "{}" data_type: TYPE_FP32 dims: [ 1, 4 ] }},
+               {{ name: "{}" data_type: TYPE_FP32 dims: [ 1, 4 ] }} ]"""
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ BROKEN = {
     ),
     "order and delay": (
         IO
-        + "max_batch_size: 2 dynamic_batching { preserve_ordering: true default_queue_policy { timeout_action: DELAY } }",
+        + "max_batch_size: 2 "
+        + "dynamic_batching { preserve_ordering: true default_queue_policy { timeout_action: DELAY } }",
         "dynamic_batching: preserve_ordering does not go with timeout_action DELAY",
     ),
     "sequences": (

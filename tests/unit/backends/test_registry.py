@@ -1,0 +1,106 @@
+"""Which backend runs a model, and that both halves of each backend exist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import naiad
+from naiad.backends.registry import BACKENDS, LATER, choose
+from naiad.config import pbtxt
+from naiad.errors import ConfigError
+
+LATER_ONE = "this kind of model comes with a later version of Naiad"
+WORK = "'identity' and 'pytorch' work today"
+
+
+def chosen(folder: Path, text: str = "", name: str = "m") -> str:
+    return choose(pbtxt.parse(text, "config.pbtxt").message, folder, name=name).name
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "1"
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "backend"),
+    [
+        ('backend: "pytorch"', "pytorch"),
+        ('platform: "pytorch_libtorch"', "pytorch"),
+        ('platform: "libtorch"', "pytorch"),
+        ('backend: "identity"', "identity"),
+        ('backend: "pytorch" platform: "pytorch_libtorch"', "pytorch"),
+    ],
+)
+def test_what_is_written_decides(folder, text, backend):
+    (folder / "model.onnx").write_text("x")
+    assert chosen(folder, text) == backend
+
+
+def test_the_file_decides_else(folder):
+    (folder / "model.pt").write_text("x")
+    assert chosen(folder) == "pytorch"
+    (folder / "model.pt2").write_text("x")
+    assert chosen(folder) == "pytorch"
+
+
+def test_a_name_may_end_with_the_backend(folder):
+    assert chosen(folder, name="echo.identity") == "identity"
+
+
+def test_the_order_of_files_is_tritons(folder):
+    order = ["model.py", "model.pt2", "model.xml", "model.onnx", "model.plan", "model.savedmodel"]
+    for file in order:
+        (folder / file).write_text("x")
+        with pytest.raises(ConfigError, match=f"^'{file}': this kind of model comes with a later version"):
+            chosen(folder)
+
+
+REFUSED = {
+    "later": ('backend: "onnxruntime"', f"backend 'onnxruntime': {LATER_ONE}; {WORK}"),
+    "later platform": (
+        'platform: "tensorrt_plan"', f"platform 'tensorrt_plan': {LATER_ONE}; {WORK}"
+    ),
+    "aoti": (
+        'backend: "pytorch" platform: "torch_aoti"',
+        f"platform 'torch_aoti': {LATER_ONE}; {WORK}",
+    ),
+    "unknown": ('backend: "pytroch"', f"backend 'pytroch': unknown; {WORK}"),
+    "contradiction": (
+        'backend: "identity" platform: "pytorch_libtorch"',
+        "platform 'pytorch_libtorch' belongs to backend 'pytorch', but backend says 'identity'",
+    ),
+    "a path": ('backend: "../../evil"', f"backend '../../evil': unknown; {WORK}"),
+    "nothing": (
+        "",
+        "version folder '1' is empty; expected a model file such as 'model.pt', or 'backend' in config.pbtxt",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_run_is_refused_by_name(folder, text, message):
+    with pytest.raises(ConfigError) as caught:
+        chosen(folder, text)
+    assert str(caught.value) == message
+
+
+def test_a_folder_without_a_model_file_tells_what_it_holds(folder):
+    (folder / "Model.pt").write_text("x")
+    (folder / "notes.txt").write_text("x")
+    with pytest.raises(ConfigError) as caught:
+        chosen(folder)
+    assert str(caught.value) == (
+        "version folder '1' holds Model.pt, notes.txt; expected a model file such as 'model.pt', "
+        "or 'backend' in config.pbtxt"
+    )
+
+
+def test_each_backend_has_its_worker_half_under_the_same_name():
+    room = Path(naiad.__file__).parent / "_worker/naiad_worker/backends"
+    assert {path.stem for path in room.glob("*.py")} - {"__init__"} == set(BACKENDS)
+    assert not LATER & set(BACKENDS)

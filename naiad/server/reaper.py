@@ -27,7 +27,11 @@ class Reaper:
 
     def watch(self, pid: int, on_exit: Callable[[int], None]) -> None:
         """Calls `on_exit(wait status)` once, on the reaper's thread, when `pid` has ended."""
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:  # it ended at once and was taken for an orphan
+            on_exit(0)
+            return
         with self._lock:
             self._watched[pidfd] = (pid, on_exit)
         self._wake()
@@ -54,9 +58,11 @@ class Reaper:
 
     def _run(self) -> None:
         while not self._stopping:
+            poll = select.poll()  # `select` would fail for descriptors from 1024 on
             with self._lock:
-                descriptors = [self._wake_read, *self._watched]
-            ready, _, _ = select.select(descriptors, [], [], ORPHAN_SECS)
+                for descriptor in (self._wake_read, *self._watched):
+                    poll.register(descriptor, select.POLLIN)
+            ready = [descriptor for descriptor, _ in poll.poll(ORPHAN_SECS * 1000)]
             for descriptor in ready:
                 if descriptor == self._wake_read:
                     with contextlib.suppress(BlockingIOError):

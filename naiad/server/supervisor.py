@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from naiad._core import CoreError
 from naiad._worker.naiad_worker.control import Closed, ControlChannel
 from naiad.errors import LoadError
 from naiad.server.reaper import Reaper, describe_exit
@@ -145,6 +146,10 @@ class Worker:
         if not self._exited.wait(timeout_secs):
             self.kill()
             self._exited.wait(5)
+        self.close()
+
+    def close(self) -> None:
+        """Closes the control channel."""
         self._control.close()
 
     def ended(self, status: int) -> None:
@@ -235,7 +240,10 @@ class Supervisor:
     def start(self, spec: WorkerSpec) -> Worker:
         """A worker that has said HELLO; raises `LoadError`."""
         place = {"model": spec.model, "version": spec.version, "instance": spec.instance}
-        worker_id, data = self._core.open_worker(json.dumps(place).encode())
+        try:
+            worker_id, data = self._core.open_worker(json.dumps(place).encode())
+        except CoreError as error:
+            raise LoadError(model=spec.model, version=spec.version, stage="start", cause=error.args[1]) from error
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
@@ -267,6 +275,8 @@ class Supervisor:
     def _fork(self, spec: WorkerSpec, descriptors: tuple[int, int, int]) -> tuple[Zygote, int]:
         key = ZygoteKey(spec.python, spec.backend, tuple(sorted(spec.environment.items())))
         for attempt in (1, 2):
+            if self._stopping.is_set():
+                raise ZygoteError("the server is going down")
             zygote = self._zygote(key)
             try:
                 return zygote, zygote.fork(descriptors, spec.environment)
@@ -279,9 +289,12 @@ class Supervisor:
         raise AssertionError("the loop returns or raises")
 
     def keep(self, worker: Worker, replay: Replay) -> None:
-        """From now on a death of this worker is answered by a replacement."""
+        """From now on a death of this worker is answered by a replacement, also one that came before."""
         with self._lock:
-            self._replays[worker.id] = replay
+            if worker.exit is None:
+                self._replays[worker.id] = replay
+                return
+        self._restart(worker, replay)
 
     def current(self, workers: Sequence[Worker]) -> list[Worker]:
         """The workers, or whoever took over from them."""
@@ -294,15 +307,32 @@ class Supervisor:
                 found.append(last)
             return found
 
-    def release(self, worker: Worker) -> None:
-        """From now on a death of this worker is no loss."""
+    def release(self, workers: Sequence[Worker]) -> list[Worker]:
+        """From now on deaths of these workers are no loss; whoever serves in their place by now, to be discarded."""
         with self._lock:
-            self._replays.pop(worker.id, None)
-        worker.stopping = True
+            last = self.current(workers)
+            for worker in workers:
+                before: Worker | None = worker
+                while before is not None:
+                    self._replays.pop(before.id, None)
+                    before.stopping = True
+                    before = self._successors.pop(before.id, None)
+            return last
+
+    def hand_over(self, workers: Sequence[Worker], publish: Callable[[], None]) -> list[Worker]:
+        """Publishes what replaces these workers and releases them, in one step.
+
+        A replacement that comes up meanwhile joins either the old model or nothing, never the new one.
+        """
+        with self._lock:
+            publish()
+            return self.release(workers)
 
     def discard(self, worker: Worker) -> None:
         """Stops a worker and closes its channel."""
-        self.release(worker)
+        with self._lock:
+            self._replays.pop(worker.id, None)
+            worker.stopping = True
         worker.stop()
         self._core.close_worker(worker.id)
 
@@ -314,14 +344,18 @@ class Supervisor:
                 zygote.workers -= 1
                 zygote.idle_since = time.monotonic()
             replay = self._replays.pop(worker.id, None)
-        if replay is None or worker.stopping or self._stopping.is_set():
-            return
-        threading.Thread(target=self._replace, args=(worker, replay), name="restart", daemon=True).start()
+        if replay is not None:
+            self._restart(worker, replay)
+
+    def _restart(self, lost: Worker, replay: Replay) -> None:
+        if not lost.stopping and not self._stopping.is_set():
+            threading.Thread(target=self._replace, args=(lost, replay), name="restart", daemon=True).start()
 
     def _replace(self, lost: Worker, replay: Replay) -> None:
         spec = lost.spec
         fields = {"model": spec.model, "version": spec.version, "cause": lost.exit}
         self._core.close_worker(lost.id)
+        lost.close()
         cause = f"the worker process ended: {lost.exit}"
         while not self._stopping.is_set():
             delay = replay.policy.crashed()
@@ -338,17 +372,31 @@ class Supervisor:
             except LoadError as error:
                 cause = error.cause
                 continue
+            except OSError as error:
+                cause = f"starting a worker: {error.strerror}"
+                continue
             try:
-                self._core.attach_worker(spec.model, spec.version, worker.id)
-            except Exception:  # unloaded meanwhile
+                taken = self._take_over(lost, worker)
+            except CoreError as error:  # it died at once
+                self.discard(worker)
+                cause = error.args[1]
+                continue
+            if not taken:
                 self.discard(worker)
                 return
-            with self._lock:
-                self._successors[lost.id] = worker
-            self.keep(worker, replay)
             replay.on_state(None)
             log.info("worker restarted", extra={"fields": {**fields, "pid": worker.pid}})
+            self.keep(worker, replay)
             return
+
+    def _take_over(self, lost: Worker, worker: Worker) -> bool:
+        """Lets a worker serve in place of a lost one; false if that one is wanted no more."""
+        with self._lock:  # `release` and `hand_over` come before or after, never between
+            if lost.stopping or self._stopping.is_set():
+                return False
+            self._core.attach_worker(worker.spec.model, worker.spec.version, worker.id)
+            self._successors[lost.id] = worker
+        return True
 
     def _bring_up(self, spec: WorkerSpec, replay: Replay) -> Worker:
         worker = self.start(spec)

@@ -76,6 +76,8 @@ class Poller:
             except OSError as error:
                 # One unreadable moment must not end polling.
                 log.warning("scanning the model repository: %s", error)
+            except Exception:
+                log.exception("scanning the model repository failed unexpectedly")
 
     def _scan(self) -> None:
         there = self._look()

@@ -31,10 +31,10 @@ def read(path: Path, *, generation: int) -> dict[str, Any]:
     return {"generation": generation, "keys": kept}
 
 
-def stamp(path: Path) -> tuple[int, int] | None:
+def stamp(path: Path) -> tuple[int, int, int] | None:
     """What changes when the file does; None while it is absent."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size

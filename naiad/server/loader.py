@@ -57,6 +57,11 @@ class Loaded:
     workers: list[Worker]
     plan: _Plan
 
+    @property
+    def directory(self) -> Path:
+        """The model's directory that it was loaded from."""
+        return Path(self.plan.load["model_directory"])
+
 
 class Loader:
     """Loads versions; safe to be called from several threads."""
@@ -75,6 +80,10 @@ class Loader:
             raise self._failure(request, "signature", f"{error.what} ({error.code})", error.fix) from error
         except ConfigError as error:
             raise self._failure(request, "configuration", str(error), "") from error
+        except OSError as error:
+            file = Path(error.filename).name if isinstance(error.filename, str) else ""
+            cause = f"'{file}': {error.strerror}" if file else str(error.strerror)
+            raise self._failure(request, "repository", cause, "check the rights of the files") from error
 
     def _failure(self, request: LoadRequest, stage: str, cause: str, fix: str) -> LoadError:
         return LoadError(model=request.model, version=request.version, stage=stage, cause=cause, fix=fix)
@@ -92,19 +101,19 @@ class Loader:
             first, completed = self._first(request, (backend, folder, file), probed, started)
             plan = self._plan(request, completed.config, (backend, folder, file), probed)
             workers = self._instances(request, completed.config, plan, first, started)
+            spec = model_spec(
+                completed.config,
+                version=request.version,
+                workers=[worker.id for worker in workers],
+                labels=_labels(completed.config, request.directory),
+                hold_until=self._hold,
+            )
         except BaseException:
             for worker in started:
                 self._supervisor.discard(worker)
             raise
         for note in completed.notes:
             log.info(note, extra={"fields": {"model": request.model, "version": request.version}})
-        spec = model_spec(
-            completed.config,
-            version=request.version,
-            workers=[worker.id for worker in workers],
-            labels=_labels(completed.config, request.directory),
-            hold_until=self._hold,
-        )
         return Loaded(completed=completed, spec=spec, workers=workers, plan=plan)
 
     def _signature(self, request: LoadRequest, backend: Backend, folder: Path, file: str) -> Signature | None:
@@ -285,5 +294,9 @@ def _labels(config: ModelConfig, directory: Path) -> dict[str, Sequence[str]]:
             path = below(directory, output.label_filename)
             if not path.is_file():
                 raise ConfigError(f"output '{output.name}': label_filename: '{output.label_filename}' does not exist")
-            labels[output.name] = path.read_text("utf-8").splitlines()
+            try:
+                labels[output.name] = path.read_text("utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                place = f"output '{output.name}': label_filename: '{output.label_filename}'"
+                raise ConfigError(f"{place}: expected UTF-8 text, got {error.object[error.start]:#04x}") from error
     return labels

@@ -25,6 +25,12 @@ class MainThread:
         self._signals = 0
         self._done: int | None = None
 
+    def listen(self) -> None:
+        """Remembers signals for `run` from now on: called before anybody learns that the server is there."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
     def call(self, function: Callable[[], T]) -> T:
         """Runs `function` on the main thread and returns what it does."""
         if threading.current_thread() is threading.main_thread():
@@ -48,9 +54,6 @@ class MainThread:
 
     def run(self, shut_down: Callable[[], None]) -> int:
         """Serves until `finish`; the first signal or the end of the lifeline starts `shut_down` on a thread."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._signalled)
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         stopping = False
         while self._done is None:
             watched = [self._read] + ([self._lifeline] if self._lifeline is not None else [])

@@ -10,9 +10,11 @@ import shutil
 import tempfile
 import threading
 import time
+import traceback
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from naiad._core import Core, CoreError
@@ -59,7 +61,7 @@ class Models:
         self._states = states
         self._options = options
         self._published: dict[str, dict[int, Loaded]] = {}
-        self._overrides: dict[str, Path] = {}
+        self._overrides: defaultdict[str, set[Path]] = defaultdict(set)
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
 
@@ -92,11 +94,15 @@ class Models:
             self._states.want(name, wanted=True)
             try:
                 directory = self._directory(name, files)
-                partial = self._configuration(directory, config)
-                versions = self._versions(directory, partial)
-            except (ConfigError, LoadError) as error:
-                raise self._failed(LoadError(model=name, version=None, stage="repository", cause=str(error))) from error
-            self._load_versions(directory, partial, versions)
+                configuration = self._configuration(directory, config)
+                versions = self._versions(directory, configuration)
+                self._load_versions(directory, configuration, versions)
+            except ConfigError as error:
+                raise self._failed(name, str(error)) from error
+            except OSError as error:
+                raise self._failed(name, f"the model's directory cannot be read: {error.strerror}") from error
+            finally:
+                self._sweep_overrides(name)
 
     def _directory(self, name: str, files: Mapping[str, str] | None) -> ModelDirectory:
         if files:
@@ -104,11 +110,10 @@ class Models:
         found = [root / name for root in self._options.repositories if (root / name).is_dir()]
         if not found:
             text = f"failed to load '{name}', failed to poll from model repository"
-            self._states.fail(name, text)
+            self._states.missing(name, text)
             raise Refused("internal", text)
         if len(found) > 1:
             raise ConfigError("model appears in two or more repositories")
-        self._drop_override(name)
         model = look_at(found[0])
         if model.problem:
             raise ConfigError(model.problem)
@@ -117,24 +122,35 @@ class Models:
     def _write_override(self, name: str, files: Mapping[str, str]) -> Path:
         """The given files as a model directory that replaces the repository's (W68)."""
         parent = Path(tempfile.mkdtemp(prefix="naiad-"))
+        self._overrides[name].add(parent)
         root = parent / name
-        root.mkdir()
         try:
+            root.mkdir()
             for relative, content in files.items():
                 path = below(root, relative)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(base64.b64decode(content, validate=True))
-        except (ConfigError, binascii.Error, OSError) as error:
-            shutil.rmtree(parent, ignore_errors=True)
+        except (ConfigError, binascii.Error) as error:
             raise Refused("invalid_arg", f"failed to load '{name}': file override: {error}") from error
-        self._drop_override(name)
-        self._overrides[name] = parent
+        except OSError as error:
+            raise Refused("internal", f"failed to load '{name}': file override: {error.strerror}") from error
         return root
 
-    def _drop_override(self, name: str) -> None:
-        before = self._overrides.pop(name, None)
-        if before is not None:
-            shutil.rmtree(before, ignore_errors=True)
+    def _sweep_overrides(self, name: str) -> None:
+        """Removes directories made from `file:` content that no published version was loaded from.
+
+        Those of a version that serves stay, for a worker that is started again reads its files anew.
+        """
+        used = {loaded.directory.parent for loaded in self._published.get(name, {}).values()}
+        for unused in self._overrides.get(name, set()) - used:
+            shutil.rmtree(unused, ignore_errors=True)
+            self._overrides[name].discard(unused)
+
+    def clean(self) -> None:
+        """Removes every directory made from `file:` content: the server ends."""
+        for parents in list(self._overrides.values()):
+            for parent in list(parents):
+                shutil.rmtree(parent, ignore_errors=True)
 
     def _configuration(self, directory: ModelDirectory, override: str | None) -> PartialConfig:
         if override is not None:
@@ -149,65 +165,98 @@ class Models:
         return versions
 
     def _load_versions(self, directory: ModelDirectory, partial: PartialConfig, versions: Sequence[int]) -> None:
+        """All of the versions or, as Triton does it, none: after a failure what served before serves on (W69)."""
         name = directory.name
         failures: list[LoadError] = []
         fresh: dict[int, Loaded] = {}
         for version in versions:
-            serving = version in self._published.get(name, {})
-            if not serving:
+            if version not in self._published.get(name, {}):
                 self._states.set(name, version, LOADING)
             begin = time.monotonic()
+            request = LoadRequest(model=name, version=version, directory=directory.path, partial=partial)
             try:
-                request = LoadRequest(model=name, version=version, directory=directory.path, partial=partial)
-                fresh[version] = self._loader.load(request)
+                fresh[version] = self._bring_up(request)
             except LoadError as error:
                 failures.append(error)
-                self._report(error)
-                if not serving:
-                    self._states.set(name, version, UNAVAILABLE, _reason(error))
                 continue
             fields = {"model": name, "version": version, "took_secs": round(time.monotonic() - begin, 3)}
             log.info("successfully loaded '%s' version %d", name, version, extra={"fields": fields})
-        self._publish(name, fresh, keep=set(versions))
+        if not failures:
+            failures = self._publish(name, fresh)
         if failures:
+            self._abandon(name, fresh, failures)
             parts = "".join(f"version {e.version} is at UNAVAILABLE state: Internal: {_reason(e)};\n" for e in failures)
             raise Refused("invalid_arg", f"load failed for model '{name}': {parts}")
 
-    def _publish(self, name: str, fresh: dict[int, Loaded], *, keep: set[int]) -> None:
-        """Makes the fresh versions serve, then lets go of what they replace and of versions outside the policy."""
-        current = self._published.setdefault(name, {})
-        serving = sorted(set(current) & keep | set(fresh))
-        old: list[Loaded] = []
-        for version, loaded in fresh.items():
-            loaded.spec["default_version"] = version == serving[-1]
-            if version in current:  # before: a replacement of an old worker must not join the new version
-                self._release(current[version])
-            self._core.publish(json.dumps(loaded.spec).encode())
-            if version in current:
-                old.append(current[version])
-            current[version] = loaded
-            self._loader.keep(loaded, self._follow(name, version))
-            self._states.set(name, version, READY)
-        if old:
-            self._core.retire_replaced(name, DRAIN_MILLIS)
-            for loaded in old:
-                self._discard(loaded)
-        for version in [version for version in current if version not in keep]:
-            self._retire(name, version)
+    def _bring_up(self, request: LoadRequest) -> Loaded:
+        try:
+            return self._loader.load(request)
+        except LoadError:
+            raise
+        except Exception as error:  # a bug of ours must not leave the version LOADING for ever
+            cause = f"unexpected {type(error).__name__}; see the log"
+            failure = LoadError(model=request.model, version=request.version, stage="load", cause=cause)
+            failure.add_note(traceback.format_exc())
+            raise failure from error
 
-    def _follow(self, name: str, version: int):  # type: ignore[no-untyped-def]
-        """What a worker's loss and return mean for the index."""
+    def _abandon(self, name: str, fresh: Mapping[int, Loaded], failures: Sequence[LoadError]) -> None:
+        """Reports the failures and stops the workers of versions that were not published because of them."""
+        reasons = {failure.version: _reason(failure) for failure in failures}
+        for failure in failures:
+            self._report(failure)
+        serving = self._published.get(name, {})
+        for version in sorted({*fresh, *(version for version in reasons if version is not None)}):
+            loaded = fresh.get(version)
+            if loaded is not None and serving.get(version) is not loaded:
+                self._discard(self._supervisor.release(loaded.workers))
+            if version not in serving:
+                other = "another version of the model failed to load"
+                self._states.set(name, version, UNAVAILABLE, reasons.get(version, other))
+
+    def _publish(self, name: str, fresh: Mapping[int, Loaded]) -> list[LoadError]:
+        """Makes the fresh versions serve, then lets go of what they replace and of versions that were not chosen."""
+        current = self._published.setdefault(name, {})
+        failures: list[LoadError] = []
+        replaced: list[Worker] = []
+        for version, loaded in fresh.items():
+            loaded.spec["default_version"] = version == max(fresh)
+            before = current[version].workers if version in current else []
+            try:
+                publish = partial(self._core.publish, json.dumps(loaded.spec).encode())
+                replaced += self._supervisor.hand_over(before, publish)
+            except CoreError as error:  # a worker died between its warm-up and now
+                failures.append(LoadError(model=name, version=version, stage="publish", cause=error.args[1]))
+                continue
+            with self._guard:
+                current[version] = loaded
+            self._states.set(name, version, READY)
+            self._loader.keep(loaded, self._follow(name, version, loaded))
+        if replaced:
+            self._core.retire_replaced(name, DRAIN_MILLIS)
+            self._discard(replaced)
+        if not failures:
+            for version in [version for version in current if version not in fresh]:
+                self._retire(name, version)
+        return failures
+
+    def _follow(self, name: str, version: int, loaded: Loaded) -> Callable[[str | None], None]:
+        """What a worker's loss and return mean for the index: a version is READY while one of its workers lives."""
 
         def on_state(reason: str | None) -> None:
-            if version in self._published.get(name, {}):
+            with self._guard:  # the version may be replaced or retired at any moment
+                if self._published.get(name, {}).get(version) is not loaded:
+                    return
+                if any(worker.exit is None for worker in self._supervisor.current(loaded.workers)):
+                    reason = None
                 self._states.set(name, version, READY if reason is None else UNAVAILABLE, reason or "")
 
         return on_state
 
-    def _failed(self, error: LoadError) -> Refused:
+    def _failed(self, name: str, cause: str) -> Refused:
+        error = LoadError(model=name, version=None, stage="repository", cause=cause)
         self._report(error)
-        self._states.fail(error.model, _reason(error))
-        return Refused("invalid_arg", f"load failed for model '{error.model}': {_reason(error)};\n")
+        self._states.fail(name, _reason(error))
+        return Refused("invalid_arg", f"load failed for model '{name}': {_reason(error)};\n")
 
     def _report(self, error: LoadError) -> None:
         """The one record of a failure."""
@@ -225,23 +274,20 @@ class Models:
             self._states.want(name, wanted=False)
             for version in list(self._published.get(name, {})):
                 self._retire(name, version)
-            self._drop_override(name)
+            self._sweep_overrides(name)
 
     def _retire(self, name: str, version: int) -> None:
-        loaded = self._published[name].pop(version)
+        with self._guard:
+            loaded = self._published[name].pop(version)
         self._states.set(name, version, UNLOADING)
-        self._release(loaded)
+        workers = self._supervisor.release(loaded.workers)
         self._core.retire(name, version, DRAIN_MILLIS)
-        self._discard(loaded)
+        self._discard(workers)
         self._states.set(name, version, UNAVAILABLE, "unloaded")
         log.info("unloaded '%s' version %d", name, version, extra={"fields": {"model": name, "version": version}})
 
-    def _release(self, loaded: Loaded) -> None:
-        for worker in self._supervisor.current(loaded.workers):
-            self._supervisor.release(worker)
-
-    def _discard(self, loaded: Loaded) -> None:
-        for worker in self._supervisor.current(loaded.workers):
+    def _discard(self, workers: Sequence[Worker]) -> None:
+        for worker in workers:
             try:
                 self._supervisor.discard(worker)
             except CoreError as error:

@@ -80,6 +80,11 @@ TABLE: tuple[Option, ...] = (
     _option(_RUN, "worker-linger-secs", "float", 60.0, "seconds that an idle zygote stays"),
 )
 
+AT_LEAST_ONE = frozenset({"io-threads", "model-load-thread-count", "http-max-input-size", "http-max-binary-size"})
+POSITIVE = frozenset({"repository-poll-secs", "model-load-timeout-secs"})
+MOST = {"int": 2**63 - 1, "float": 100_000_000}
+"""Seconds: three years, for a clock that counts in nanoseconds overflows."""
+
 ALIASES = {"model-store": "model-repository"}
 
 LATER = frozenset({
@@ -222,6 +227,16 @@ def _convert(option: Option, text: str) -> Any:
     return Path(text) if option.kind in ("path", "paths") else text
 
 
+def _check_number(option: Option, value: float | None) -> None:
+    if value is None:
+        return
+    least = 1 if option.name in AT_LEAST_ONE else 0
+    positive = option.kind == "float" and option.name in POSITIVE
+    if not least <= value <= MOST[option.kind] or (positive and value == 0):
+        wanted = "more than 0" if positive else f"at least {least}"
+        _refuse(f"option --{option.name}: expected {wanted} and at most {MOST[option.kind]}, got {value}")
+
+
 def _checked(options: ServeOptions) -> ServeOptions:
     if not options.model_repository:
         _refuse("option --model-repository: expected at least one folder")
@@ -232,6 +247,9 @@ def _checked(options: ServeOptions) -> ServeOptions:
         _refuse("option --load-model: works with --model-control-mode=explicit only")
     if options.log_format not in ("", "default", "ISO8601", "json"):
         _refuse(f"option --log-format: expected default, ISO8601 or json, got '{options.log_format}'")
+    for option in TABLE:
+        if option.kind in ("int", "float"):
+            _check_number(option, getattr(options, option.field))
     if not 0 <= options.http_port <= 65535:
         _refuse(f"option --http-port: expected 0 to 65535, got {options.http_port}")
     return options

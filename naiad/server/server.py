@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ipaddress
 import json
@@ -100,6 +101,10 @@ def check(options: ServeOptions) -> None:
     for repository in options.model_repository:
         if not repository.is_dir():
             raise StartError(f"model repository '{repository}' is no folder; create it or name another one")
+    for name in ("ready-fd", "lifeline-fd", "bootstrap-key-fd"):
+        descriptor = getattr(options, name.replace("-", "_"))
+        if descriptor is not None and not _is_open(descriptor):
+            raise StartError(f"option --{name}: descriptor {descriptor} is not open; the caller has to pass it on")
     protected = options.require_key or options.keys_file is not None
     if options.allow_http and not is_loopback(options.http_address) and not protected:
         raise StartError(
@@ -108,6 +113,14 @@ def check(options: ServeOptions) -> None:
             "  naiad key create --keys-file keys.json --scope infer --service '*'\n"
             "and start with --keys-file keys.json"
         )
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 class InferenceServer:
@@ -125,6 +138,7 @@ class InferenceServer:
             raise StartError(error.args[1]) from error
         logs.install(self._core.log)
         self._stopped = threading.Event()
+        self._ending = threading.Lock()
         self._main = MainThread(lifeline=options.lifeline_fd)
         supervisor_options = SupervisorOptions(
             linger_secs=options.worker_linger_secs, base_environment=dict(os.environ), descriptor_limit=self._limit
@@ -149,12 +163,15 @@ class InferenceServer:
 
     def run(self) -> int:
         """Serves until a signal or the end of the lifeline; the exit status."""
+        path = self._options.keys_file
+        self._keys_stamp = keys_file.stamp(path) if path is not None else None  # before they are read, to miss nothing
         try:
-            if self._options.keys_file is not None:
-                self._push_keys(generation=1)
+            if path is not None:
+                self._push_keys(path, generation=1)
         except ConfigError as error:
             self._core.stop()
             raise StartError(str(error)) from error
+        self._main.listen()
         self._say_ready()
         for target in (self._dispatch, self._load_at_start, self._watch_keys):
             threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True).start()
@@ -165,7 +182,8 @@ class InferenceServer:
         line = {**{name: self._addresses[name] for name in ("http", "grpc", "metrics")}, "pid": os.getpid()}
         line["boot_id"] = self._addresses["boot_id"]
         if self._options.ready_fd is not None:
-            os.write(self._options.ready_fd, json.dumps(line).encode() + b"\n")
+            with contextlib.suppress(BrokenPipeError):  # who asked has gone; a lifeline would say whether that matters
+                os.write(self._options.ready_fd, json.dumps(line).encode() + b"\n")
             os.close(self._options.ready_fd)
         log.info("listening", extra={"fields": line})
         if self._options.ignored:
@@ -234,42 +252,49 @@ class InferenceServer:
 
     # -- keys -------------------------------------------------------------------------------------------------------
 
-    def _push_keys(self, *, generation: int) -> None:
-        path = self._options.keys_file
-        assert path is not None, "only called where a keys file is named"
-        self._core.set_access(json.dumps(keys_file.read(path, generation=generation)).encode())
+    def _push_keys(self, path: Path, *, generation: int) -> None:
+        snapshot = keys_file.read(path, generation=generation)
+        try:
+            self._core.set_access(json.dumps(snapshot).encode())
+        except CoreError as error:
+            raise ConfigError(f"keys file '{path}': {error.args[1]}") from error
 
     def _watch_keys(self) -> None:
         path = self._options.keys_file
         if path is None:
             return
-        generation, seen = 1, keys_file.stamp(path)
+        generation, seen = 1, self._keys_stamp
         while not self._stopped.wait(_KEYS_POLL_SECS):
             now = keys_file.stamp(path)
             if now == seen:
                 continue
             seen, generation = now, generation + 1
             try:
-                self._push_keys(generation=generation)
+                self._push_keys(path, generation=generation)
                 log.info("the keys file was read again")
-            except (ConfigError, CoreError) as error:
+            except ConfigError as error:
                 log.error("the keys file is not taken over: %s", error)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def _shut_down(self) -> None:
-        """Not ready at once; running requests finish; then everything ends."""
-        self._core.set_ready(False)
-        log.info("shutting down")
-        if self._poller is not None:
-            self._poller.stop()
-        self._stopped.wait(self._options.drain_delay)
-        self._stopped.set()
-        if not self._core.drain(int(self._options.exit_timeout_secs * 1000)):
-            log.warning("some requests were cut off at the end")
-        self._supervisor.stop_all(self._supervisor.current(self._models.workers()))
-        self._core.stop()
-        self._main.finish(self._status)
+        """Not ready at once; running requests finish; then everything ends. A second call does nothing."""
+        if not self._ending.acquire(blocking=False):
+            return
+        try:
+            self._states.close()
+            log.info("shutting down")
+            if self._poller is not None:
+                self._poller.stop()
+            self._stopped.wait(self._options.drain_delay)
+            self._stopped.set()
+            if not self._core.drain(int(self._options.exit_timeout_secs * 1000)):
+                log.warning("some requests were cut off at the end")
+            self._supervisor.stop_all(self._supervisor.current(self._models.workers()))
+            self._models.clean()
+            self._core.stop()
+        finally:
+            self._main.finish(self._status)
 
 
 def _raise_descriptor_limit() -> tuple[int, int]:

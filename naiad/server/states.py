@@ -26,6 +26,7 @@ class States:
         self._strict = strict
         self._models: dict[str, _Model] = {}
         self._started = False
+        self._closed = False
         self._lock = threading.Lock()
 
     def know(self, name: str) -> None:
@@ -43,8 +44,19 @@ class States:
     def want(self, name: str, *, wanted: bool) -> None:
         """Whether somebody asked for the model: strict readiness counts it."""
         with self._lock:
+            if wanted or name in self._models:
+                model = self._models.setdefault(name, _Model())
+                model.wanted, model.failed = wanted, ""
+                self._publish()
+
+    def missing(self, name: str, reason: str) -> None:
+        """A model that was asked for and lies in no repository: what a client makes up leaves no trace."""
+        with self._lock:
             model = self._models.setdefault(name, _Model())
-            model.wanted, model.failed = wanted, ""
+            if self._started and not model.versions:
+                del self._models[name]
+            else:
+                model.failed = reason
             self._publish()
 
     def set(self, name: str, version: int, state: str, reason: str = "") -> None:
@@ -64,6 +76,12 @@ class States:
         with self._lock:
             self._started = True
             self._publish()
+
+    def close(self) -> None:
+        """The server is going down: whatever still happens to models, it is not ready again."""
+        with self._lock:
+            self._closed = True
+            self._tell_ready(False)
 
     def is_ready(self, name: str) -> bool:
         """Whether a version of the model is READY."""
@@ -85,11 +103,10 @@ class States:
                     row["reason"] = reason
                 rows.append(row)
         self._tell(json.dumps(rows).encode())
-        self._tell_ready(self._started and (not self._strict or all(map(_whole, self._models.values()))))
+        whole = not self._strict or all(map(_whole, self._models.values()))
+        self._tell_ready(self._started and not self._closed and whole)
 
 
 def _whole(model: _Model) -> bool:
-    """Whether a model does not stand in the way of readiness: not asked for, or READY."""
-    if not model.wanted:
-        return True
-    return not model.failed and any(state == READY for state, _ in model.versions.values())
+    """Whether a model does not stand in the way of readiness: not asked for, or READY (also after a failed reload)."""
+    return not model.wanted or any(state == READY for state, _ in model.versions.values())

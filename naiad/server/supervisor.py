@@ -327,15 +327,27 @@ class Supervisor:
             worker = self._successors[worker.id]
         return worker
 
-    def release(self, worker: Worker) -> None:
-        """From now on a death of this worker is no loss, and a replacement on its way is not attached."""
+    def release(self, workers: Sequence[Worker]) -> list[Worker]:
+        """From now on deaths of these workers are no loss; whoever serves in their place by now, to be discarded."""
         with self._lock:
-            self._replays.pop(worker.id, None)
-            worker.stopping = True
+            last = self.current(workers)
+            for worker in [*workers, *last]:
+                self._replays.pop(worker.id, None)
+                worker.stopping = True
+            return last
+
+    def hand_over(self, workers: Sequence[Worker], publish: Callable[[], None]) -> list[Worker]:
+        """Publishes what replaces these workers and releases them, in one step.
+
+        A replacement that comes up meanwhile joins either the old model or nothing, never the new one.
+        """
+        with self._lock:
+            publish()
+            return self.release(workers)
 
     def discard(self, worker: Worker) -> None:
         """Stops a worker and closes its channel."""
-        self.release(worker)
+        self.release([worker])
         worker.stop()
         with self._lock:
             for lost in [lost for lost in self._successors if self._last(self._successors[lost]) is worker]:

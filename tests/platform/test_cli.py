@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Ups, clean_environment
 
 from naiad import __version__, keys
+from tests.platform.conftest import Ups, clean_environment
 
 OK, ERROR, USAGE, NOT_READY, AUTH, NOT_FOUND = range(6)
 

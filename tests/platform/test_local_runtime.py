@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import FAKE_SERVE, until
 
 from naiad.runtimes.local import LocalOptions, LocalRuntime, ServerFailed
+from tests.platform.conftest import FAKE_SERVE, until
 
 BODY = {"name": "digits", "model": {"path": "repo"}}
 

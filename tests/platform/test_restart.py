@@ -11,7 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import UP, Ups, until
+
+from tests.platform.conftest import UP, Ups, until
 
 
 @pytest.fixture

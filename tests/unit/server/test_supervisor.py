@@ -132,7 +132,7 @@ def test_a_worker_that_died_before_it_was_kept_is_replaced(stage):
 def test_a_released_worker_is_not_replaced(stage):
     worker = stage.serving()
     stage.supervisor.keep(worker, stage.replay())
-    stage.supervisor.release(worker)
+    stage.supervisor.release([worker])
     os.kill(worker.pid, signal.SIGKILL)
     assert worker._exited.wait(10)
     stage.supervisor.discard(worker)
@@ -145,7 +145,7 @@ def test_a_replacement_of_an_unloaded_model_is_dropped(stage):
     stage.supervisor.keep(worker, stage.replay(config=slow))
     os.kill(worker.pid, signal.SIGKILL)
     stage.core.wait(lambda: len(stage.core.links) == 2)
-    stage.supervisor.release(worker)
+    stage.supervisor.release([worker])
     stage.core.wait(lambda: stage.core.links[2].closed)
     assert stage.core.attached == []
 

@@ -11,8 +11,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ +@=-]{0,254}")
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a name can be a model directory."""
-    return _NAME.fullmatch(name) is not None and name == name.strip()
+    """Whether a name can be a model directory (wider than C1, as folders of existing repositories are)."""
+    return _NAME.fullmatch(name) is not None and name == name.strip() and ".." not in name
 
 
 def shown(text: str) -> str:

@@ -62,7 +62,8 @@ def test_model_names(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", ".m", "-m", " m", "m ", "a/b", "a\\b", "../m", "m\n", "m\0", ";id", "$(id)", "`id`", "a|b", "m\t",
+    ["", ".", "..", "a..b", ".m", "-m", " m", "m ", "a/b", "a\\b", "../m", "m\n", "m\0", ";id", "$(id)", "`id`", "a|b",
+     "m\t",
      "‥", "\uff0e\uff0e", "M" * 256, "<img>", "a:b", "%2e%2e", "x\u202e"],
 )  # fmt: skip
 def test_names_that_are_no_model_names(name):  # C1, W72

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
@@ -290,7 +291,8 @@ class Worker:
         key = _text(error).decode()[:200]
         if key not in self._told and len(self._told) < 100:
             self._told.add(key)
-            traceback.print_exc()
+            with contextlib.suppress(Exception):  # an error that cannot be printed is answered all the same
+                traceback.print_exc()
 
     def finalize(self) -> None:
         """Lets the backend give back what it holds."""

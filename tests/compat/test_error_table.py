@@ -60,8 +60,8 @@ CASES = [
     ),
     Case(
         "E-missing-input",
-        "[request id: abc] expected number of inputs between 1 and 2 but got 0 inputs for model 'optional'. Got input(s) "
-        "[], but missing required input(s) ['INPUT0']. Please provide all required input(s).",
+        "[request id: abc] expected number of inputs between 1 and 2 but got 0 inputs for model 'optional'. Got "
+        "input(s) [], but missing required input(s) ['INPUT0']. Please provide all required input(s).",
         model="optional",
         inputs=(),
         id="abc",
@@ -110,8 +110,8 @@ CASES = [
     ),
     Case(
         "E-overflow",
-        "invalid shape for input 'INPUT0': shape [4294967296,4294967296] causes total element count to exceed maximum size "
-        "of 9223372036854775807",
+        "invalid shape for input 'INPUT0': shape [4294967296,4294967296] causes total element count to exceed maximum "
+        "size of 9223372036854775807",
         model="wide",
         inputs=(Input(shape=(2**32, 2**32)),),
     ),

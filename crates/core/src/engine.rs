@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::admission::{Admission, Budget};
 use crate::error::InferError;
@@ -15,6 +15,10 @@ use crate::request::{InferRequest, InferResponse};
 use crate::scheduler;
 use crate::spec::ModelSpec;
 use crate::statistics::ModelStatistics;
+
+/// How long callers that found a version before it was replaced have to reach its line.
+const ENTERING: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// How the engine is set up.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +120,9 @@ impl Engine {
     pub async fn retire_replaced(&self, name: &str, drain: Duration) -> bool {
         let deadline = Instant::now() + drain;
         let retiring: Vec<_> = self.registry.take_replaced(name);
+        for model in &retiring {
+            left_alone(model, deadline.min(Instant::now() + ENTERING)).await;
+        }
         // All are told first, so that they drain at the same time.
         let answers: Vec<_> = retiring.iter().map(|model| model.scheduler.retire(deadline)).collect();
         let mut clean = true;
@@ -153,6 +160,14 @@ impl Engine {
             )));
         }
         Ok(wanted)
+    }
+}
+
+/// Waits until nobody who found the model may still bring it a request, or for the deadline.
+async fn left_alone(model: &Arc<Model>, deadline: Instant) {
+    // A caller keeps what it found until its request is in line.
+    while Arc::strong_count(model) > 1 && Instant::now() < deadline {
+        sleep(LOOK).await;
     }
 }
 

@@ -134,6 +134,27 @@ async fn a_replaced_version_finishes_what_it_has() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_found_the_old_version_reaches_it_however_late() {
+    let (engine, mut old) = serving(json!({}));
+    let found = engine.registry().find("m", None).unwrap();
+    let new = open(&engine);
+    engine.publish(spec(&[&new], json!({}))).unwrap();
+    let retiring = {
+        let engine = Arc::clone(&engine);
+        tokio::spawn(async move { engine.retire_replaced("m", SECOND).await })
+    };
+    tokio::time::sleep(SECOND / 2).await;
+    let late = request(&[3, 3]);
+    let permit = engine.admission.admit(&late).unwrap();
+    let answer = tokio::spawn(found.scheduler.schedule(late, permit));
+    drop(found);
+    let call = old.call().await;
+    old.reply(&[old.echo(&call)]);
+    assert_eq!(values(answer).await, [3, 3]);
+    assert!(retiring.await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stuck_version_is_cut_off_at_the_deadline() {
     let (engine, mut worker) = serving(json!({}));
     let mut events = engine.take_events().unwrap();

@@ -17,10 +17,10 @@ use super::frame::{self, Execute, FromWorker, MAX_FRAME};
 use super::{Identity, ToWorker, WorkersOptions};
 use crate::engine::Event;
 use crate::error::InferError;
+use crate::model::Served;
 use crate::scheduler::batch::Batch;
 use crate::scheduler::owner::Message;
 use crate::scheduler::station::Station;
-use crate::model::Served;
 
 /// How long nothing happens before unused memory goes back.
 const IDLE: Duration = Duration::from_secs(1);

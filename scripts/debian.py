@@ -1,7 +1,7 @@
 """Installs the Debian packages that the tests call, where it may; else names the line and lets those tests skip.
 
-`debian.py` brings what small tests need and completes the toolchains whose compilers are there; `debian.py clients` brings
-all of them.
+`debian.py` brings what small tests need and completes the toolchains whose compilers are there;
+`debian.py clients` brings all of them.
 """
 
 from __future__ import annotations

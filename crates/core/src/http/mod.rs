@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod codec;
+mod compression;
 pub(crate) mod connection;
 pub mod error;
 pub mod host;

@@ -1,5 +1,6 @@
 //! The listener over real sockets: raw bytes in, raw bytes out.
 
+mod compression;
 mod gate;
 mod infer;
 mod limits;

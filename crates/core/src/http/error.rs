@@ -68,6 +68,11 @@ impl HttpError {
         Self::new(StatusCode::FORBIDDEN, text)
     }
 
+    /// Triton's restricted API; on top of the gate, with Triton's answer.
+    pub fn restricted(header: &str) -> Self {
+        Self::forbidden(format!("This API is restricted, expecting header '{header}'"))
+    }
+
     /// The body did not come in time.
     pub fn too_slow(text: impl Into<String>) -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, text).closing(0)

@@ -35,7 +35,8 @@ pub async fn infer(call: &mut Call) -> Answer {
     let options = DecodeOptions { max_input_size: shared.options.max_input_size };
     let json = if part == Part::Json { body.len() } else { 0 };
     let decoded = beside(json, || codec::decode(&model.spec, place, body, options));
-    let (request, form) = decoded.map_err(|error| call.refuse(error, &target))?;
+    let (mut request, form) = decoded.map_err(|error| call.refuse(error, &target))?;
+    call.forward(&mut request)?;
     let answer = shared.engine.infer(request).await.map_err(|error| call.refuse(error, &target))?;
     let size = answer.outputs.iter().map(|output| output.data.len()).sum();
     let encoded = beside(size, || codec::encode(&answer, call.model(), &form));

@@ -5,6 +5,7 @@ mod gate;
 mod infer;
 mod limits;
 mod repository;
+mod rules;
 mod wire;
 
 use std::io::{ErrorKind, Read, Write};

@@ -12,6 +12,7 @@ pub mod model;
 pub mod options;
 pub mod registry;
 pub mod request;
+pub mod response_statistics;
 pub mod scheduler;
 pub mod server;
 pub mod spec;

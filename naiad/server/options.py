@@ -50,8 +50,12 @@ TABLE: tuple[Option, ...] = (
     _option(_REPOSITORY, "disable-auto-complete-config", "bool", False, "take config.pbtxt as it is"),
     _option(_REPOSITORY, "model-config-name", "text", "", "use configs/NAME.pbtxt of a model where it exists"),
     _option(_REPOSITORY, "model-load-thread-count", "int", 4, "models that load at the same time"),
+    _option(_REPOSITORY, "model-load-retry-count", "int", 0, "further attempts where a load fails"),
     _option(_REPOSITORY, "model-load-timeout-secs", "float", 600.0, "seconds that one step of a load may take"),
     _option(_REPOSITORY, "allow-file-override", "bool", False, "'file:' content in a load call without a key"),
+    _option(
+        _REPOSITORY, "backend-config", "list", (), "BACKEND,default-max-batch-size=N: where nothing says; repeatable"
+    ),
     _option(_HTTP, "allow-http", "bool", True, "listen for HTTP"),
     _option(_HTTP, "http-port", "int", 8000, "0 picks a free one"),
     _option(_HTTP, "http-address", "text", "127.0.0.1", "another address than loopback needs a key"),
@@ -85,15 +89,14 @@ POSITIVE = frozenset({"repository-poll-secs", "model-load-timeout-secs"})
 MOST = {"int": 2**63 - 1, "float": 100_000_000}
 """Seconds: three years, for a clock that counts in nanoseconds overflows."""
 
-ALIASES = {"model-store": "model-repository"}
+ALIASES = {"model-store": "model-repository", "strict-model-config": "disable-auto-complete-config"}
 
 LATER = frozenset({
     "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory", "cache-config",
     "grpc-header-forward-pattern", "grpc-restricted-protocol", "grpc-use-ssl", "grpc-use-ssl-mutual",
-    "http-header-forward-pattern", "http-restricted-api", "metrics-config", "model-load-retry-count",
-    "model-namespacing",
+    "http-header-forward-pattern", "http-restricted-api", "metrics-config", "model-namespacing",
     "rate-limit", "rate-limit-resource", "response-cache-byte-size", "trace-config", "trace-file", "trace-level",
-    "trace-rate", "trace-count", "trace-log-frequency", "strict-model-config",
+    "trace-rate", "trace-count", "trace-log-frequency",
 })  # fmt: skip
 
 # Listeners that do not exist yet: their options are taken, and the ready line says null.
@@ -102,7 +105,7 @@ NO_EFFECT = frozenset({
     "allow-gpu-metrics", "allow-cpu-metrics", "metrics-interval-ms", "http-thread-count", "grpc-infer-thread-count",
     "grpc-infer-allocation-pool-size", "grpc-max-response-pool-size", "buffer-manager-thread-count",
     "pinned-memory-pool-byte-size", "cuda-memory-pool-byte-size", "model-load-gpu-limit", "enable-peer-access",
-    "min-supported-compute-capability", "host-policy", "cache-directory", "repoagent-directory", "backend-config",
+    "min-supported-compute-capability", "host-policy", "cache-directory", "repoagent-directory",
 })  # fmt: skip
 
 
@@ -119,8 +122,10 @@ class ServeOptions:
     disable_auto_complete_config: bool
     model_config_name: str
     model_load_thread_count: int
+    model_load_retry_count: int
     model_load_timeout_secs: float
     allow_file_override: bool
+    backend_config: tuple[str, ...]
     allow_http: bool
     http_port: int
     http_address: str
@@ -245,6 +250,8 @@ def _checked(options: ServeOptions) -> ServeOptions:
         _refuse(f"option --model-control-mode: expected {', '.join(modes)}, got '{options.model_control_mode}'")
     if options.load_model and options.model_control_mode != "explicit":
         _refuse("option --load-model: works with --model-control-mode=explicit only")
+    if "*" in options.load_model and len(options.load_model) > 1:
+        _refuse("option --load-model: '*' means all models, so it must be the only one")
     if options.log_format not in ("", "default", "ISO8601", "json"):
         _refuse(f"option --log-format: expected default, ISO8601 or json, got '{options.log_format}'")
     for option in TABLE:

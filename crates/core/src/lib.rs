@@ -9,6 +9,7 @@ pub mod http;
 pub mod instance;
 pub mod log;
 pub mod model;
+mod operations;
 pub mod options;
 pub mod registry;
 pub mod request;

@@ -148,7 +148,8 @@ async fn a_version_retires_when_its_streams_are_over_though_its_instance_is_free
     worker.reply(&[release(&call)]);
     let retiring = {
         let engine = Arc::clone(&engine);
-        tokio::spawn(async move { engine.retire("m", 1, Duration::from_secs(60)).await })
+        assert!(engine.withdraw("m", 1));
+        tokio::spawn(async move { engine.retire_replaced("m", Duration::from_secs(60)).await })
     };
     settle().await;
     assert!(!retiring.is_finished());

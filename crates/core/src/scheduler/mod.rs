@@ -6,6 +6,7 @@ pub mod dynamic;
 pub mod owner;
 pub mod queue;
 pub mod reply;
+pub mod station;
 pub mod timer;
 
 use std::fmt::Debug;

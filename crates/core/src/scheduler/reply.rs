@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::owner::{Message, Open};
+use super::owner::Message;
+use super::station::Open;
 use crate::admission::{Permit, Reservation};
 use crate::error::{InferError, shown_id};
 use crate::request::InferResponse;

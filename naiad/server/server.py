@@ -274,7 +274,8 @@ class InferenceServer:
                 document = json.loads(command)
                 if document["kind"] == "worker_lost":
                     fields = {key: document[key] for key in ("model", "version", "started", "reason")}
-                    log.warning("a worker's channel ended", extra={"fields": fields})
+                    level = logging.WARNING if document["started"] else logging.INFO  # a wanted end cuts nothing off
+                    log.log(level, "a worker's channel ended", extra={"fields": fields})
                 else:
                     self._lanes.submit(document.get("model", ""), partial(self._perform, document))
 

@@ -129,6 +129,18 @@ impl Engine {
         Ok(())
     }
 
+    /// Gives a published version another configuration text; its workers and its queue stay. False if it is not published.
+    pub fn reconfigure(&self, name: &str, version: u64, config: String) -> bool {
+        let Ok(old) = self.registry.find(name, Some(version)) else { return false };
+        let spec = ModelSpec { config, ..ModelSpec::clone(&old.spec) };
+        self.registry.swap(&Arc::new(Model {
+            spec: Arc::new(spec),
+            statistics: Arc::clone(&old.statistics),
+            scheduler: Arc::clone(&old.scheduler),
+        }));
+        true
+    }
+
     /// Takes a version out of service; it runs on until [`Engine::retire_replaced`]. False if it is not published.
     pub fn withdraw(&self, name: &str, version: u64) -> bool {
         self.registry.withdraw(name, version)

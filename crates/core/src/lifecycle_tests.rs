@@ -156,6 +156,27 @@ async fn a_request_that_found_the_old_version_reaches_it_however_late() {
     assert!(retiring.await.unwrap());
 }
 
+#[tokio::test]
+async fn a_reconfigured_version_keeps_its_queue_and_its_workers() {
+    let (engine, mut worker) = serving(json!({}));
+    let running = infer_now(&engine, &[1, 1]).await;
+    let call = worker.call().await;
+    assert!(engine.reconfigure("m", 1, r#"{"instance_group":[]}"#.to_owned()));
+    assert_eq!(engine.registry().find("m", None).unwrap().spec.config, r#"{"instance_group":[]}"#);
+    let mut second = open(&engine);
+    engine.workers().attach("m", 1, second.id).unwrap();
+    let beside = infer_now(&engine, &[2, 2]).await;
+    let other = second.call().await;
+    second.reply(&[second.echo(&other)]);
+    assert_eq!(values(beside).await, [2, 2]);
+    worker.reply(&[worker.echo(&call)]);
+    assert_eq!(values(running).await, [1, 1]);
+    assert!(engine.retire_replaced("m", SECOND).await, "nothing was replaced");
+    assert!(engine.registry().ready("m", None).unwrap());
+    assert_eq!(count(&engine).0, 2, "the counters go on");
+    assert!(!engine.reconfigure("m", 9, String::new()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stuck_version_is_cut_off_at_the_deadline() {
     let (engine, mut worker) = serving(json!({}));

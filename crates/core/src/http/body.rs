@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::connection::Progress;
+use super::progress::Progress;
 use crate::server::Active;
 
 /// Counts the request as running until its last byte is handed over.
@@ -31,6 +31,8 @@ pub struct ResponseBody {
     first: Bytes,
     rest: VecDeque<Bytes>,
     left: u64,
+    /// The longest piece that is handed over at once; 0 = any.
+    piece: usize,
     running: Option<Running>,
 }
 
@@ -38,7 +40,12 @@ impl ResponseBody {
     /// A body of one range and those that follow it.
     pub fn of(first: Bytes, rest: VecDeque<Bytes>) -> Self {
         let left = rest.iter().fold(first.len() as u64, |sum, part| sum + part.len() as u64);
-        Self { first, rest, left, running: None }
+        Self { first, rest, left, piece: 0, running: None }
+    }
+
+    /// Hands the body over in pieces of at most so many bytes.
+    pub(crate) fn divide(&mut self, piece: usize) {
+        self.piece = piece;
     }
 
     /// Keeps the request running for as long as the body lives.
@@ -59,8 +66,14 @@ impl Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         loop {
-            let part = std::mem::take(&mut self.first);
+            let mut part = std::mem::take(&mut self.first);
             if !part.is_empty() {
+                if self.piece > 0 && part.len() > self.piece {
+                    self.first = part.split_off(self.piece);
+                }
+                if let Some(running) = &self.running {
+                    running.progress.sending();
+                }
                 self.left -= part.len() as u64;
                 return Poll::Ready(Some(Ok(Frame::data(part))));
             }

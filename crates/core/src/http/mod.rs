@@ -8,8 +8,10 @@ pub(crate) mod cors;
 mod eager;
 pub mod error;
 pub mod host;
+mod http2;
 pub mod limits;
 pub mod names;
+pub(crate) mod progress;
 pub mod routes;
 
 mod admin;
@@ -42,13 +44,14 @@ use crate::log::{Level, Record};
 use crate::operations::{Named, names::refusal};
 use crate::request::InferRequest;
 use crate::server::listener::Rules;
+use crate::server::tls::Tls;
 use crate::server::{Active, Shared};
 use body::ResponseBody;
-use connection::Progress;
 use cors::Origins;
 use error::HttpError;
 use host::Hosts;
 use limits::{Part, Unread};
+use progress::Progress;
 use routes::{Handler, Missed};
 
 /// What a handler answers.
@@ -60,6 +63,7 @@ pub(crate) struct Frontend {
     pub(crate) shared: Arc<Shared>,
     pub(crate) hosts: Hosts,
     pub(crate) rules: Rules,
+    pub(crate) tls: Option<Tls>,
     /// How often a connection is looked at.
     pub(crate) look: Duration,
 }

@@ -2,6 +2,7 @@
 
 mod compression;
 mod gate;
+mod http2;
 mod infer;
 mod limits;
 mod repository;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import shutil
 import socket
@@ -45,8 +46,9 @@ def server(repository, start, pair) -> Serve:
 
     def ready() -> bool:
         connection = http.client.HTTPSConnection(running.address, timeout=30, context=context)
-        connection.request("GET", "/v2/health/ready")
-        return connection.getresponse().status == 200
+        with contextlib.closing(connection):
+            connection.request("GET", "/v2/health/ready")
+            return connection.getresponse().status == 200
 
     until(ready, 60, lambda: "the server was not ready")
     return running

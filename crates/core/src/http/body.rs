@@ -25,12 +25,15 @@ impl Drop for Running {
     }
 }
 
-/// The next part of a body that is not whole yet, and what comes behind it.
-pub struct More(Pin<Box<dyn Future<Output = Option<(Bytes, Option<More>)>> + Send>>);
+/// The next part of a body and what comes behind it; none at the end.
+pub type Next = Option<(Bytes, Option<More>)>;
+
+/// What gives the rest of a body that is not whole yet.
+pub struct More(Pin<Box<dyn Future<Output = Next> + Send>>);
 
 impl More {
     /// What the future gives; nothing = the end. It is polled when the client has room, and dropped with the body.
-    pub fn new(next: impl Future<Output = Option<(Bytes, Option<Self>)>> + Send + 'static) -> Self {
+    pub fn new(next: impl Future<Output = Next> + Send + 'static) -> Self {
         Self(Box::pin(next))
     }
 }

@@ -48,9 +48,11 @@ impl Mapping<'_> {
             "id" => set_once(&mut self.id, name, text(reader, name)?),
             "parameters" if reader.peek() == b'{' => {
                 set_once(&mut nested, name, ())?;
-                reader.object(|reader, name| {
-                    if self.is_input(name) { self.input(reader, name) } else { self.parameter(reader, name) }
-                })
+                reader.object(
+                    |reader, name| {
+                        if self.is_input(name) { self.input(reader, name) } else { self.parameter(reader, name) }
+                    },
+                )
             }
             _ => self.parameter(reader, name),
         })?;
@@ -89,7 +91,12 @@ impl Mapping<'_> {
             elements::read(&mut Reader::new(&array), spec.datatype, most)?
         };
         let shape = deduce(self.model, spec, count)?;
-        self.request.inputs.push(InputTensor { name: name.to_owned(), datatype: spec.datatype, shape, data: data.into() });
+        self.request.inputs.push(InputTensor {
+            name: name.to_owned(),
+            datatype: spec.datatype,
+            shape,
+            data: data.into(),
+        });
         Ok(())
     }
 }

@@ -39,7 +39,8 @@ fn w61_keys_are_inputs_or_parameters() {
     let body = r#"{"id":"7","text":"hi","stream":true,"parameters":{"n":[1,2],"x":1.5,"timeout":9},"y":"z"}"#;
     let request = ask(&model, body).unwrap();
     assert_eq!((request.id.as_str(), request.timeout_us), ("7", 9));
-    let inputs: Vec<_> = request.inputs.iter().map(|input| (input.name.as_str(), &input.shape[..], &input.data[..])).collect();
+    let inputs: Vec<_> =
+        request.inputs.iter().map(|input| (input.name.as_str(), &input.shape[..], &input.data[..])).collect();
     let numbers = [1, 0, 0, 0, 2, 0, 0, 0];
     assert_eq!(inputs, [("text", &[1][..], &b"\x02\0\0\0hi"[..]), ("n", &[2][..], &numbers[..])]);
     let names: Vec<_> = request.parameters.iter().map(|(name, _)| name.as_str()).collect();

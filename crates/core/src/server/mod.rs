@@ -22,11 +22,13 @@ use crate::engine::{Engine, EngineOptions};
 use crate::error::InferError;
 use crate::http::Frontend;
 use crate::http::connection;
+use crate::http::cors::Origins;
 use crate::http::host::Hosts;
 use crate::log::{Log, Record};
 use crate::options::{CoreOptions, parse};
 use crate::spec::{IndexRow, ModelSpec};
 use commands::Commands;
+use listener::Rules;
 
 /// How long answers that are being written may take to leave when the server stops.
 const LAST_BYTES: Duration = Duration::from_millis(500);
@@ -182,9 +184,11 @@ impl Server {
         let _context = self.handle.enter();
         let mut http = None;
         if let Some(options) = &self.shared.options.http {
+            let rules = Rules::new(options, "")?;
             let (listener, address) = listener::bind(options)?;
-            let hosts = Hosts::new(address, &self.shared.options.allowed_hosts);
-            let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), hosts, look });
+            let origins = Origins::new(&self.shared.options.cors_origins);
+            let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, origins);
+            let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), hosts, rules, look });
             self.handle.spawn(connection::serve(listener, front, self.stop.subscribe()));
             http = Some(address.to_string());
         }

@@ -39,7 +39,8 @@ use hyper::{Request, Response};
 use crate::auth::{Caller, Credentials};
 use crate::error::{Code, InferError};
 use crate::log::{Level, Record};
-use crate::operations::{Named, names::refusal};
+use crate::operations::Named;
+use crate::operations::names::{refusal, version};
 use crate::request::InferRequest;
 use crate::server::listener::Rules;
 use crate::server::{Active, Shared};
@@ -182,13 +183,11 @@ fn enter(front: &Frontend, parts: &Parts) -> Result<Entry, HttpError> {
     let values = |name: &str| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
     front.rules.restricted.check(matched.route.category, values).map_err(HttpError::restricted)?;
     let name = name.map_err(|bad| HttpError::bad_request(refusal(&bad)))?;
-    let version = matched.version.map(|digits| {
-        digits.parse().map_err(|_| HttpError::bad_request(format!("version '{digits}' is out of range")))
-    });
+    let version = matched.version.map(version).transpose()?;
     Ok(Entry {
         handler: matched.route.handler,
         model: name.map(Arc::from),
-        version: version.transpose()?,
+        version,
         in_repository: matched.repository.is_some(),
         caller,
     })

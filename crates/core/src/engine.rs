@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::admission::{Admission, Budget};
 use crate::error::InferError;
@@ -12,9 +12,14 @@ use crate::instance::{Workers, WorkersOptions};
 use crate::model::{Model, Served};
 use crate::registry::Registry;
 use crate::request::{InferRequest, InferResponse};
-use crate::scheduler;
+use crate::scheduler::reply::Expiry;
+use crate::scheduler::{self, Responses};
 use crate::spec::ModelSpec;
 use crate::statistics::ModelStatistics;
+
+/// How long callers that found a version before it was replaced have to reach its line.
+const ENTERING: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// How the engine is set up.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +79,25 @@ impl Engine {
         let model = self.registry.find(&request.model, request.version)?; // not found
         model.check(&request)?; // names, datatypes, shapes
         let permit = self.admission.admit(&request)?; // going down, over the byte budget
-        model.scheduler.schedule(request, permit).await // queue, batch, execute, split
+        let expiry = expiry(&request);
+        let answer = model.scheduler.schedule(request, permit); // queue, batch, execute, split
+        match expiry {
+            None => answer.await,
+            Some(expiry) => expiry.bound(answer).await, // the client's deadline
+        }
+    }
+
+    /// Answers a request with the responses of any model as they come. Needs the runtime context; dropping the responses
+    /// cancels the request.
+    pub fn stream(&self, request: InferRequest) -> Result<Responses, InferError> {
+        let model = self.registry.find(&request.model, request.version)?;
+        model.check(&request)?;
+        let permit = self.admission.admit(&request)?;
+        let expiry = expiry(&request);
+        if model.spec.decoupled {
+            return Ok(model.scheduler.stream(request, permit)?.until(expiry));
+        }
+        Ok(Responses::one(model.scheduler.schedule(request, permit)).until(expiry))
     }
 
     /// Models by name and version, and the repository index. Its methods need no runtime context.
@@ -106,6 +129,18 @@ impl Engine {
         Ok(())
     }
 
+    /// Gives a published version another configuration text; its workers and its queue stay. False if it is not published.
+    pub fn reconfigure(&self, name: &str, version: u64, config: String) -> bool {
+        let Ok(old) = self.registry.find(name, Some(version)) else { return false };
+        let spec = ModelSpec { config, ..ModelSpec::clone(&old.spec) };
+        self.registry.swap(&Arc::new(Model {
+            spec: Arc::new(spec),
+            statistics: Arc::clone(&old.statistics),
+            scheduler: Arc::clone(&old.scheduler),
+        }));
+        true
+    }
+
     /// Takes a version out of service; it runs on until [`Engine::retire_replaced`]. False if it is not published.
     pub fn withdraw(&self, name: &str, version: u64) -> bool {
         self.registry.withdraw(name, version)
@@ -116,6 +151,9 @@ impl Engine {
     pub async fn retire_replaced(&self, name: &str, drain: Duration) -> bool {
         let deadline = Instant::now() + drain;
         let retiring: Vec<_> = self.registry.take_replaced(name);
+        for model in &retiring {
+            left_alone(model, deadline.min(Instant::now() + ENTERING)).await;
+        }
         // All are told first, so that they drain at the same time.
         let answers: Vec<_> = retiring.iter().map(|model| model.scheduler.retire(deadline)).collect();
         let mut clean = true;
@@ -156,6 +194,19 @@ impl Engine {
     }
 }
 
+/// Waits until nobody who found the model may still bring it a request, or for the deadline.
+async fn left_alone(model: &Arc<Model>, deadline: Instant) {
+    // A caller keeps what it found until its request is in line.
+    while Arc::strong_count(model) > 1 && Instant::now() < deadline {
+        sleep(LOOK).await;
+    }
+}
+
+/// When a request is answered though its model has not.
+fn expiry(request: &InferRequest) -> Option<Expiry> {
+    request.deadline.map(|at| Expiry { at, id: request.id.clone() })
+}
+
 #[cfg(test)]
 #[path = "engine_tests.rs"]
 mod tests;
@@ -163,3 +214,11 @@ mod tests;
 #[cfg(test)]
 #[path = "lifecycle_tests.rs"]
 mod lifecycle_tests;
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod stream_tests;
+
+#[cfg(test)]
+#[path = "deadline_tests.rs"]
+mod deadline_tests;

@@ -51,6 +51,7 @@ def freeze(message: Any, *, name: str, source: str) -> ModelConfig:
         parameters=parameters,
         document=json_form.to_dict(message),
         text=text_format.MessageToString(message),
+        message=message.SerializeToString(),
     )
 
 

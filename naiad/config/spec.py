@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,6 +48,7 @@ def model_spec(
         "scheduler": scheduler,
         "max_queue_size": bound,
         "config": json.dumps(config.document, separators=(",", ":")),
+        "config_message": base64.b64encode(config.message).decode(),
         "workers": list(workers),
         "default_version": False,
     }

@@ -38,7 +38,7 @@ def _option(group: str, name: str, kind: str, default: Any, text: str) -> Option
     return Option(name, kind, default, group, text)
 
 
-_REPOSITORY, _HTTP, _ACCESS, _LOG, _RUN = "model repository", "HTTP", "access", "logging", "running"
+_REPOSITORY, _HTTP, _GRPC, _ACCESS, _LOG, _RUN = "model repository", "HTTP", "gRPC", "access", "logging", "running"
 
 TABLE: tuple[Option, ...] = (
     _option(_REPOSITORY, "model-repository", "paths", (), "folder of models; repeatable"),
@@ -59,6 +59,14 @@ TABLE: tuple[Option, ...] = (
     _option(_HTTP, "http-max-input-size", "int", 64 << 20, "bytes of JSON, or of one tensor made from it"),
     _option(_HTTP, "http-max-binary-size", "int", 2 << 30, "bytes of a body with binary tensors"),
     _option(_HTTP, "allowed-host", "list", (), "further Host value to answer to; repeatable, '*' = any"),
+    _option(_GRPC, "allow-grpc", "bool", True, "listen for gRPC"),
+    _option(_GRPC, "grpc-port", "int", 8001, "0 picks a free one"),
+    _option(_GRPC, "grpc-address", "text", "127.0.0.1", "another address than loopback needs a key"),
+    _option(_GRPC, "reuse-grpc-port", "bool", False, "share the port with other processes"),
+    _option(_GRPC, "grpc-keepalive-time", "int", 7_200_000, "milliseconds of silence before the client is asked"),
+    _option(_GRPC, "grpc-keepalive-timeout", "int", 20_000, "milliseconds that the client gets to answer"),
+    _option(_GRPC, "grpc-max-connection-age", "int", 0, "milliseconds until a connection takes no more calls; 0 = never"),
+    _option(_GRPC, "grpc-max-connection-age-grace", "int", 0, "milliseconds that its calls get then; 0 = all they need"),
     _option(_ACCESS, "keys-file", "path", None, "API keys made by 'naiad key create --keys-file'"),
     _option(_ACCESS, "require-key", "bool", False, "deny whatever comes without a key"),
     _option(_ACCESS, "bootstrap-key-fd", "int", None, "descriptor that holds an admin key"),
@@ -80,7 +88,10 @@ TABLE: tuple[Option, ...] = (
     _option(_RUN, "worker-linger-secs", "float", 60.0, "seconds that an idle zygote stays"),
 )
 
-AT_LEAST_ONE = frozenset({"io-threads", "model-load-thread-count", "http-max-input-size", "http-max-binary-size"})
+AT_LEAST_ONE = frozenset({
+    "io-threads", "model-load-thread-count", "http-max-input-size", "http-max-binary-size", "grpc-keepalive-time",
+    "grpc-keepalive-timeout",
+})  # fmt: skip
 POSITIVE = frozenset({"repository-poll-secs", "model-load-timeout-secs"})
 MOST = {"int": 2**63 - 1, "float": 100_000_000}
 """Seconds: three years, for a clock that counts in nanoseconds overflows."""
@@ -98,7 +109,8 @@ LATER = frozenset({
 
 # Listeners that do not exist yet: their options are taken, and the ready line says null.
 NO_EFFECT = frozenset({
-    "allow-grpc", "grpc-port", "grpc-address", "reuse-grpc-port", "allow-metrics", "metrics-port", "metrics-address",
+    "grpc-keepalive-permit-without-calls", "grpc-http2-max-pings-without-data",
+    "grpc-http2-min-recv-ping-interval-without-data", "grpc-http2-max-ping-strikes", "allow-metrics", "metrics-port", "metrics-address",
     "allow-gpu-metrics", "allow-cpu-metrics", "metrics-interval-ms", "http-thread-count", "grpc-infer-thread-count",
     "grpc-infer-allocation-pool-size", "grpc-max-response-pool-size", "buffer-manager-thread-count",
     "pinned-memory-pool-byte-size", "cuda-memory-pool-byte-size", "model-load-gpu-limit", "enable-peer-access",
@@ -128,6 +140,14 @@ class ServeOptions:
     http_max_input_size: int
     http_max_binary_size: int
     allowed_host: tuple[str, ...]
+    allow_grpc: bool
+    grpc_port: int
+    grpc_address: str
+    reuse_grpc_port: bool
+    grpc_keepalive_time: int
+    grpc_keepalive_timeout: int
+    grpc_max_connection_age: int
+    grpc_max_connection_age_grace: int
     keys_file: Path | None
     require_key: bool
     bootstrap_key_fd: int | None
@@ -250,6 +270,7 @@ def _checked(options: ServeOptions) -> ServeOptions:
     for option in TABLE:
         if option.kind in ("int", "float"):
             _check_number(option, getattr(options, option.field))
-    if not 0 <= options.http_port <= 65535:
-        _refuse(f"option --http-port: expected 0 to 65535, got {options.http_port}")
+    for name, port in (("http-port", options.http_port), ("grpc-port", options.grpc_port)):
+        if not 0 <= port <= 65535:
+            _refuse(f"option --{name}: expected 0 to 65535, got {port}")
     return options

@@ -40,6 +40,7 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
     """The document of `Core(options)`."""
     loopback = is_loopback(options.http_address)
     http = {"address": options.http_address, "port": options.http_port, "reuse_port": options.reuse_http_port}
+    grpc = {"address": options.grpc_address, "port": options.grpc_port, "reuse_port": options.reuse_grpc_port}
     # Off loopback a key is required, and which names lead here is the network's business.
     hosts = list(options.allowed_host) or ([] if loopback else ["*"])
     level = {"info": options.log_info, "warning": options.log_warning, "error": options.log_error}
@@ -47,6 +48,13 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "server_id": options.id,
         "server_version": __version__,
         "http": http if options.allow_http else None,
+        "grpc": grpc if options.allow_grpc else None,
+        "grpc_connections": {
+            "keepalive_time_millis": options.grpc_keepalive_time,
+            "keepalive_timeout_millis": options.grpc_keepalive_timeout,
+            "max_age_millis": options.grpc_max_connection_age,
+            "max_age_grace_millis": options.grpc_max_connection_age_grace,
+        },
         "max_input_size": options.http_max_input_size,
         "max_binary_size": options.http_max_binary_size,
         "require_key": options.require_key or options.keys_file is not None,
@@ -106,9 +114,12 @@ def check(options: ServeOptions) -> None:
         if descriptor is not None and not _is_open(descriptor):
             raise StartError(f"option --{name}: descriptor {descriptor} is not open; the caller has to pass it on")
     protected = options.require_key or options.keys_file is not None
-    if options.allow_http and not is_loopback(options.http_address) and not protected:
+    listeners = (("http", options.allow_http, options.http_address), ("grpc", options.allow_grpc, options.grpc_address))
+    for name, is_on, address in listeners:
+        if not is_on or protected or is_loopback(address):
+            continue
         raise StartError(
-            f"--http-address {options.http_address} can be reached by other machines, and no key is required;\n"
+            f"--{name}-address {address} can be reached by other machines, and no key is required;\n"
             "make one:\n"
             "  naiad key create --keys-file keys.json --scope infer --service '*'\n"
             "and start with --keys-file keys.json"

@@ -33,7 +33,7 @@ const IDLE_LOOKS: u32 = 60;
 
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
-const BUSY: u8 = 2;
+pub(crate) const BUSY: u8 = 2;
 const BODY: u8 = 3;
 
 /// What a connection is at; one task writes, so relaxed stores do.
@@ -43,11 +43,11 @@ pub struct Progress {
     blocked: AtomicBool,
     silent: AtomicBool,
     /// Grows with every phase and every write.
-    steps: AtomicU32,
+    pub(crate) steps: AtomicU32,
 }
 
 impl Progress {
-    fn enter(&self, phase: u8) {
+    pub(crate) fn enter(&self, phase: u8) {
         self.phase.store(phase, Ordering::Relaxed);
         self.step();
     }
@@ -77,7 +77,7 @@ impl Progress {
     }
 
     /// How many looks the connection may stay as it is; `None` = as long as it likes.
-    fn patience(&self) -> Option<u32> {
+    pub(crate) fn patience(&self) -> Option<u32> {
         match self.phase.load(Ordering::Relaxed) {
             _ if self.blocked.load(Ordering::Relaxed) => Some(BLOCKED_LOOKS),
             IDLE => Some(IDLE_LOOKS),
@@ -89,7 +89,7 @@ impl Progress {
 
     /// Ends a wait that took too long: a body's by an answer, for its reader is polled right after this; true where
     /// nobody is left to be answered.
-    fn lose_patience(&self) -> bool {
+    pub(crate) fn lose_patience(&self) -> bool {
         let reading = self.phase.load(Ordering::Relaxed) == BODY && !self.blocked.load(Ordering::Relaxed);
         !reading || self.silent.swap(true, Ordering::Relaxed)
     }
@@ -119,7 +119,7 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Frontend>, stop: wat
 }
 
 /// Waits until the listeners are to end. Apart, so that no guard of the channel lives in a `select!`.
-async fn told(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -162,9 +162,9 @@ async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Re
 }
 
 /// A stream that notes what it does.
-struct Watched {
-    stream: TokioIo<TcpStream>,
-    progress: Arc<Progress>,
+pub(crate) struct Watched {
+    pub(crate) stream: TokioIo<TcpStream>,
+    pub(crate) progress: Arc<Progress>,
 }
 
 impl Watched {

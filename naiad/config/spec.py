@@ -20,7 +20,7 @@ def model_spec(
     labels: Mapping[str, Sequence[str]],
     hold_until: int = 0,
 ) -> dict[str, Any]:
-    """The JSON document of `Core.publish`; `default_version` is false until the caller knows better."""
+    """The JSON document of `Core.publish`; `default_version` and `load_us` wait for who knows them."""
     bound = DEFAULT_QUEUE_BOUND
     scheduler: dict[str, Any] = {"kind": "direct"}
     if config.dynamic_batching is not None:
@@ -51,6 +51,7 @@ def model_spec(
         "config_message": base64.b64encode(config.message).decode(),
         "workers": list(workers),
         "default_version": False,
+        "load_us": 0,
     }
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from naiad.errors import NaiadError
+from naiad.errors import ConfigError, NaiadError
+from naiad.server import restricted
 
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+/?", re.ASCII)
 TRUE, FALSE = {"true", "1", "on", "yes"}, {"false", "0", "off", "no"}
 
 
@@ -50,19 +53,29 @@ TABLE: tuple[Option, ...] = (
     _option(_REPOSITORY, "disable-auto-complete-config", "bool", False, "take config.pbtxt as it is"),
     _option(_REPOSITORY, "model-config-name", "text", "", "use configs/NAME.pbtxt of a model where it exists"),
     _option(_REPOSITORY, "model-load-thread-count", "int", 4, "models that load at the same time"),
+    _option(_REPOSITORY, "model-load-retry-count", "int", 0, "further attempts where a load fails"),
     _option(_REPOSITORY, "model-load-timeout-secs", "float", 600.0, "seconds that one step of a load may take"),
     _option(_REPOSITORY, "allow-file-override", "bool", False, "'file:' content in a load call without a key"),
+    _option(
+        _REPOSITORY, "backend-config", "list", (), "BACKEND,default-max-batch-size=N: where nothing says; repeatable"
+    ),
     _option(_HTTP, "allow-http", "bool", True, "listen for HTTP"),
     _option(_HTTP, "http-port", "int", 8000, "0 picks a free one"),
     _option(_HTTP, "http-address", "text", "127.0.0.1", "another address than loopback needs a key"),
     _option(_HTTP, "reuse-http-port", "bool", False, "share the port with other processes"),
     _option(_HTTP, "http-max-input-size", "int", 64 << 20, "bytes of JSON, or of one tensor made from it"),
     _option(_HTTP, "http-max-binary-size", "int", 2 << 30, "bytes of a body with binary tensors"),
+    _option(_HTTP, "http-restricted-api", "list", (), "CATEGORY[,…]:KEY=VALUE: ask for header KEY; repeatable"),
+    _option(_HTTP, "http-header-forward-pattern", "text", "", "headers whose names fit become request parameters"),
+    _option(_HTTP, "http-cors-allowed-origin", "list", (), "web page that may call, https://host; repeatable"),
     _option(_HTTP, "allowed-host", "list", (), "further Host value to answer to; repeatable, '*' = any"),
     _option(_GRPC, "allow-grpc", "bool", True, "listen for gRPC"),
     _option(_GRPC, "grpc-port", "int", 8001, "0 picks a free one"),
     _option(_GRPC, "grpc-address", "text", "127.0.0.1", "another address than loopback needs a key"),
     _option(_GRPC, "reuse-grpc-port", "bool", False, "share the port with other processes"),
+    _option(_GRPC, "grpc-restricted-protocol", "list", (), "CATEGORY[,…]:KEY=VALUE: ask for metadata; repeatable"),
+    _option(_GRPC, "grpc-header-forward-pattern", "text", "", "metadata whose names fit become request parameters"),
+    _option(_GRPC, "grpc-infer-response-compression-level", "text", "none", "none, low, medium or high"),
     _option(_GRPC, "grpc-keepalive-time", "int", 7_200_000, "milliseconds of silence before the client is asked"),
     _option(_GRPC, "grpc-keepalive-timeout", "int", 20_000, "milliseconds that the client gets to answer"),
     _option(_GRPC, "grpc-max-connection-age", "int", 0, "milliseconds until a connection takes no more calls; 0 = never"),
@@ -96,15 +109,14 @@ POSITIVE = frozenset({"repository-poll-secs", "model-load-timeout-secs"})
 MOST = {"int": 2**63 - 1, "float": 100_000_000}
 """Seconds: three years, for a clock that counts in nanoseconds overflows."""
 
-ALIASES = {"model-store": "model-repository"}
+ALIASES = {"model-store": "model-repository", "strict-model-config": "disable-auto-complete-config"}
 
 LATER = frozenset({
     "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory", "cache-config",
-    "grpc-header-forward-pattern", "grpc-restricted-protocol", "grpc-use-ssl", "grpc-use-ssl-mutual",
-    "http-header-forward-pattern", "http-restricted-api", "metrics-config", "model-load-retry-count",
-    "model-namespacing",
+    "grpc-use-ssl", "grpc-use-ssl-mutual",
+    "metrics-config", "model-namespacing",
     "rate-limit", "rate-limit-resource", "response-cache-byte-size", "trace-config", "trace-file", "trace-level",
-    "trace-rate", "trace-count", "trace-log-frequency", "strict-model-config",
+    "trace-rate", "trace-count", "trace-log-frequency",
 })  # fmt: skip
 
 # Listeners that do not exist yet: their options are taken, and the ready line says null.
@@ -114,7 +126,7 @@ NO_EFFECT = frozenset({
     "allow-gpu-metrics", "allow-cpu-metrics", "metrics-interval-ms", "http-thread-count", "grpc-infer-thread-count",
     "grpc-infer-allocation-pool-size", "grpc-max-response-pool-size", "buffer-manager-thread-count",
     "pinned-memory-pool-byte-size", "cuda-memory-pool-byte-size", "model-load-gpu-limit", "enable-peer-access",
-    "min-supported-compute-capability", "host-policy", "cache-directory", "repoagent-directory", "backend-config",
+    "min-supported-compute-capability", "host-policy", "cache-directory", "repoagent-directory",
 })  # fmt: skip
 
 
@@ -131,19 +143,27 @@ class ServeOptions:
     disable_auto_complete_config: bool
     model_config_name: str
     model_load_thread_count: int
+    model_load_retry_count: int
     model_load_timeout_secs: float
     allow_file_override: bool
+    backend_config: tuple[str, ...]
     allow_http: bool
     http_port: int
     http_address: str
     reuse_http_port: bool
     http_max_input_size: int
     http_max_binary_size: int
+    http_restricted_api: tuple[str, ...]
+    http_header_forward_pattern: str
+    http_cors_allowed_origin: tuple[str, ...]
     allowed_host: tuple[str, ...]
     allow_grpc: bool
     grpc_port: int
     grpc_address: str
     reuse_grpc_port: bool
+    grpc_restricted_protocol: tuple[str, ...]
+    grpc_header_forward_pattern: str
+    grpc_infer_response_compression_level: str
     grpc_keepalive_time: int
     grpc_keepalive_timeout: int
     grpc_max_connection_age: int
@@ -265,8 +285,22 @@ def _checked(options: ServeOptions) -> ServeOptions:
         _refuse(f"option --model-control-mode: expected {', '.join(modes)}, got '{options.model_control_mode}'")
     if options.load_model and options.model_control_mode != "explicit":
         _refuse("option --load-model: works with --model-control-mode=explicit only")
+    if "*" in options.load_model and len(options.load_model) > 1:
+        _refuse("option --load-model: '*' means all models, so it must be the only one")
     if options.log_format not in ("", "default", "ISO8601", "json"):
         _refuse(f"option --log-format: expected default, ISO8601 or json, got '{options.log_format}'")
+    levels = ("none", "low", "medium", "high")
+    if options.grpc_infer_response_compression_level not in levels:
+        chosen = options.grpc_infer_response_compression_level
+        _refuse(f"option --grpc-infer-response-compression-level: expected {', '.join(levels)}, got '{chosen}'")
+    for name in ("http-restricted-api", "grpc-restricted-protocol"):
+        try:
+            restricted.rows(getattr(options, name.replace("-", "_")))
+        except ConfigError as error:
+            _refuse(f"option --{name}: {error}")
+    for origin in options.http_cors_allowed_origin:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            _refuse(f"option --http-cors-allowed-origin: expected https://host[:port] or '*', got '{origin}'")
     for option in TABLE:
         if option.kind in ("int", "float"):
             _check_number(option, getattr(options, option.field))

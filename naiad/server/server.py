@@ -11,15 +11,17 @@ import os
 import resource
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from naiad import __version__, keys, settings
 from naiad._core import Core, CoreError
 from naiad.errors import ConfigError, NaiadError
-from naiad.server import control_mode, keys_file, logs
-from naiad.server.loader import Loader
+from naiad.server import backend_config, control_mode, keys_file, logs, restricted
+from naiad.server.backend_config import BackendConfig
+from naiad.server.lanes import Lanes
+from naiad.server.loader import Loader, LoaderOptions
 from naiad.server.main_thread import MainThread
 from naiad.server.models import Models, ModelsOptions, Refused
 from naiad.server.options import ServeOptions
@@ -39,8 +41,20 @@ class StartError(NaiadError):
 def core_options(options: ServeOptions) -> dict[str, Any]:
     """The document of `Core(options)`."""
     loopback = is_loopback(options.http_address)
-    http = {"address": options.http_address, "port": options.http_port, "reuse_port": options.reuse_http_port}
-    grpc = {"address": options.grpc_address, "port": options.grpc_port, "reuse_port": options.reuse_grpc_port}
+    http = {
+        "address": options.http_address,
+        "port": options.http_port,
+        "reuse_port": options.reuse_http_port,
+        "restricted": restricted.rows(options.http_restricted_api),
+        "forward": options.http_header_forward_pattern,
+    }
+    grpc = {
+        "address": options.grpc_address,
+        "port": options.grpc_port,
+        "reuse_port": options.reuse_grpc_port,
+        "restricted": restricted.rows(options.grpc_restricted_protocol),
+        "forward": options.grpc_header_forward_pattern,
+    }
     # Off loopback a key is required, and which names lead here is the network's business.
     hosts = list(options.allowed_host) or ([] if loopback else ["*"])
     level = {"info": options.log_info, "warning": options.log_warning, "error": options.log_error}
@@ -54,6 +68,7 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
             "keepalive_timeout_millis": options.grpc_keepalive_timeout,
             "max_age_millis": options.grpc_max_connection_age,
             "max_age_grace_millis": options.grpc_max_connection_age_grace,
+            "compression": options.grpc_infer_response_compression_level,
         },
         "max_input_size": options.http_max_input_size,
         "max_binary_size": options.http_max_binary_size,
@@ -65,6 +80,7 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "byte_budget": options.byte_budget or memory_bytes() // 4,
         "busy_poll_us": options.busy_poll_us,
         "allowed_hosts": hosts,
+        "cors_origins": list(options.http_cors_allowed_origin),
         "log": {
             "format": options.log_format or ("default" if options.log_file is None and sys.stderr.isatty() else "json"),
             "level": {**level, "verbose": options.log_verbose},
@@ -114,6 +130,11 @@ def check(options: ServeOptions) -> None:
         if descriptor is not None and not _is_open(descriptor):
             raise StartError(f"option --{name}: descriptor {descriptor} is not open; the caller has to pass it on")
     protected = options.require_key or options.keys_file is not None
+    if "*" in options.http_cors_allowed_origin and not protected:
+        raise StartError(
+            "--http-cors-allowed-origin '*' lets every web page call this server, and no key is required;\n"
+            "list the pages, or ask for a key with --keys-file or --require-key"
+        )
     listeners = (("http", options.allow_http, options.http_address), ("grpc", options.allow_grpc, options.grpc_address))
     for name, is_on, address in listeners:
         if not is_on or protected or is_loopback(address):
@@ -124,6 +145,14 @@ def check(options: ServeOptions) -> None:
             "  naiad key create --keys-file keys.json --scope infer --service '*'\n"
             "and start with --keys-file keys.json"
         )
+
+
+def backends(options: ServeOptions) -> BackendConfig:
+    """What `--backend-config` says; raises `StartError`."""
+    try:
+        return backend_config.parse(options.backend_config)
+    except ConfigError as error:
+        raise StartError(str(error)) from error
 
 
 def _is_open(descriptor: int) -> bool:
@@ -140,6 +169,7 @@ class InferenceServer:
     def __init__(self, options: ServeOptions) -> None:
         check(options)
         self._options = options
+        self._backends = backends(options)
         self._limit = _raise_descriptor_limit()
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
@@ -156,20 +186,26 @@ class InferenceServer:
         )
         self._supervisor = Supervisor(self._core, options=supervisor_options, run_on_main=self._main.call)
         self._states = States(self._core.set_index, self._core.set_ready, strict=options.strict_readiness)
-        loader = Loader(
-            self._supervisor,
+        loader_options = LoaderOptions(
             load_timeout_secs=options.model_load_timeout_secs,
             complete_configs=not options.disable_auto_complete_config,
             hold=settings.read().delay_scheduler,
+            backends=self._backends,
         )
         models_options = ModelsOptions(
-            repositories=options.model_repository, config_name=options.model_config_name or None
+            repositories=options.model_repository,
+            config_name=options.model_config_name or None,
+            load_retries=options.model_load_retry_count,
         )
         self._models = Models(
-            self._core, loader=loader, supervisor=self._supervisor, states=self._states, options=models_options
+            self._core,
+            loader=Loader(self._supervisor, loader_options),
+            supervisor=self._supervisor,
+            states=self._states,
+            options=models_options,
         )
-        self._pool = ThreadPoolExecutor(max(1, options.model_load_thread_count), thread_name_prefix="load")
-        self._poller: control_mode.Poller | None = None
+        self._lanes = Lanes(options.model_load_thread_count, name="load")
+        self._watch: control_mode.Repeated | None = None
         self._status = 0
 
     def run(self) -> int:
@@ -197,14 +233,16 @@ class InferenceServer:
                 os.write(self._options.ready_fd, json.dumps(line).encode() + b"\n")
             os.close(self._options.ready_fd)
         log.info("listening", extra={"fields": line})
-        if self._options.ignored:
-            log.warning("options without effect", extra={"fields": {"options": list(self._options.ignored)}})
+        ignored = [*self._options.ignored, *self._backends.ignored]
+        if ignored:
+            log.warning("options without effect", extra={"fields": {"options": ignored}})
 
     # -- models -----------------------------------------------------------------------------------------------------
 
     def _load_at_start(self) -> None:
         options = self._options
         try:
+            self._watch = self._watched()  # first, so that what changes from now on is seen
             names = control_mode.names_at_start(
                 options.model_control_mode, options.load_model, options.model_repository, self._states
             )
@@ -212,18 +250,29 @@ class InferenceServer:
             log.error("the model repository cannot be read: %s", error)
             self._fail_start()
             return
+        whole = control_mode.load_all(self._models, names, self._lanes)
+        self._states.started()
+        if not whole and options.exit_on_error:
+            self._fail_start()
+
+    def _watched(self) -> control_mode.Repeated | None:
+        """Who looks at the repositories from now on: what is there now is known."""
+        options = self._options
+        watch: control_mode.Repeated
         if options.model_control_mode == "poll":
-            self._poller = control_mode.Poller(
+            watch = control_mode.Poller(
                 self._models,
+                self._lanes,
                 self._states,
                 repositories=options.model_repository,
                 seconds=options.repository_poll_secs,
             )
-            self._poller.start()
-        whole = control_mode.load_all(self._models, names, self._pool)
-        self._states.started()
-        if not whole and options.exit_on_error:
-            self._fail_start()
+        elif options.model_control_mode == "explicit":
+            watch = control_mode.IndexWatch(self._states, options.model_repository)
+        else:
+            return None
+        watch.start()
+        return watch
 
     def _fail_start(self) -> None:
         self._status = 1
@@ -242,7 +291,7 @@ class InferenceServer:
                     fields = {key: document[key] for key in ("model", "version", "started", "reason")}
                     log.warning("a worker's channel ended", extra={"fields": fields})
                 else:
-                    self._pool.submit(self._perform, document)
+                    self._lanes.submit(document.get("model", ""), partial(self._perform, document))
 
     def _perform(self, command: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"ok": True, "body": None}
@@ -295,8 +344,8 @@ class InferenceServer:
         try:
             self._states.close()
             log.info("shutting down")
-            if self._poller is not None:
-                self._poller.stop()
+            if self._watch is not None:
+                self._watch.stop()
             self._stopped.wait(self._options.drain_delay)
             self._stopped.set()
             if not self._core.drain(int(self._options.exit_timeout_secs * 1000)):

@@ -7,6 +7,7 @@ mod base64;
 mod classify;
 pub mod engine;
 pub mod error;
+pub mod forward;
 pub mod grpc;
 pub mod http;
 pub mod instance;

@@ -34,6 +34,7 @@ async fn a_full_batch_does_not_wait() {
     assert_eq!(values(waiting).await, [5; 16]);
 }
 
+/// E-queue.
 #[tokio::test(start_paused = true)]
 async fn an_expired_request_is_refused_when_it_expires() {
     let policy = json!({"default_timeout_us": 500_000, "allow_timeout_override": true});
@@ -76,6 +77,7 @@ async fn a_delayed_request_is_served_after_all_others() {
     assert_eq!(values(late).await, [2, 2]);
 }
 
+/// E-queue, and W65: what never waited did not fail.
 #[tokio::test]
 async fn a_full_queue_refuses_at_the_door() {
     let engine = engine();
@@ -143,7 +145,8 @@ async fn a_stuck_version_is_cut_off_at_the_deadline() {
     let sent = infer_now(&engine, &[2, 2]).await;
     let queued = infer_now(&engine, &[3, 3]).await;
     let start = Instant::now();
-    assert!(!engine.retire("m", 1, SECOND).await);
+    assert!(engine.withdraw("m", 1));
+    assert!(!engine.retire_replaced("m", SECOND).await);
     assert!((1000..1005).contains(&start.elapsed().as_millis()));
     let text = "worker closed: the process of model 'm' was stopped while it ran this request";
     assert_eq!(outcome(running).await.unwrap_err().to_string(), text);
@@ -154,7 +157,7 @@ async fn a_stuck_version_is_cut_off_at_the_deadline() {
     }
     assert!(matches!(engine.infer(request(&[1, 1])).await, Err(InferError::ModelNotFound { .. })));
     assert!(events.try_recv().is_err(), "a worker that we closed is not lost");
-    assert!(engine.retire("m", 1, SECOND).await, "an absent version is retired");
+    assert!(!engine.withdraw("m", 1), "it is not published any more");
     assert_eq!(engine.admission.running(), 0);
 }
 
@@ -199,7 +202,8 @@ async fn versions_answer_by_default_flag_and_age() {
     }
     assert_eq!(find(None).unwrap(), 2);
     assert_eq!(engine.registry().versions("m"), [1, 2, 3]);
-    assert!(engine.retire("m", 2, SECOND).await);
+    assert!(engine.withdraw("m", 2));
+    assert!(engine.retire_replaced("m", SECOND).await);
     assert_eq!(find(None).unwrap(), 3);
     assert!(!engine.registry().ready("m", None).unwrap(), "no worker lives");
     let wrong = |name, version| engine.statistics(Some(name), version).unwrap_err().to_string();

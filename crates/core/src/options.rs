@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::auth::restricted::RestrictedRow;
 use crate::error::InferError;
 
 /// Everything that the core is told before it starts.
@@ -52,6 +53,9 @@ pub struct CoreOptions {
     /// Further `Host` values; `*` = any.
     #[serde(default)]
     pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may call the v2 listener; `*` = any.
+    #[serde(default)]
+    pub cors_origins: Vec<String>,
     /// Where log records go.
     #[serde(default)]
     pub log: LogOptions,
@@ -68,6 +72,12 @@ pub struct ListenerOptions {
     /// Whether another process may bind the same port.
     #[serde(default)]
     pub reuse_port: bool,
+    /// Triton's restricted API.
+    #[serde(default)]
+    pub restricted: Vec<RestrictedRow>,
+    /// Which headers become request parameters; empty = none.
+    #[serde(default)]
+    pub forward: String,
 }
 
 /// How gRPC connections are kept.
@@ -82,6 +92,23 @@ pub struct GrpcConnections {
     pub max_age_millis: u64,
     /// What running calls get after that; 0 = as long as they take.
     pub max_age_grace_millis: u64,
+    /// How much effort goes into compressing inference responses.
+    pub compression: CompressionLevel,
+}
+
+/// Triton's levels of compression.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum CompressionLevel {
+    /// Responses are sent as they are.
+    #[default]
+    None,
+    /// Fast.
+    Low,
+    /// In between.
+    Medium,
+    /// Small.
+    High,
 }
 
 impl Default for GrpcConnections {
@@ -92,6 +119,7 @@ impl Default for GrpcConnections {
             keepalive_timeout_millis: timeout,
             max_age_millis: 0,
             max_age_grace_millis: 0,
+            compression: CompressionLevel::None,
         }
     }
 }

@@ -35,6 +35,9 @@ pub struct ModelSpec {
     pub workers: Vec<u64>,
     /// Whether this version answers where the client names none.
     pub default_version: bool,
+    /// How long its load took, in microseconds: from reading the configuration to the last instance's READY.
+    #[serde(default)]
+    pub load_us: u64,
 }
 
 /// One input or output of a model.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::error;
 use super::message::PREFIX;
+use crate::http::compression::Encoding;
 use crate::server::Active;
 
 /// A message on its way out: its prefix and its head in the first piece, tensors in the others.
@@ -38,6 +39,8 @@ enum Source {
 pub struct ResponseBody {
     pieces: Pieces,
     source: Source,
+    /// How its messages are encoded.
+    pub encoding: Option<Encoding>,
     /// Counts the call until the last byte has left.
     active: Option<Active>,
 }
@@ -45,17 +48,17 @@ pub struct ResponseBody {
 impl ResponseBody {
     /// Nothing: a refusal is all headers.
     pub fn empty() -> Self {
-        Self { pieces: Pieces::new(), source: Source::Whole(None), active: None }
+        Self { pieces: Pieces::new(), source: Source::Whole(None), encoding: None, active: None }
     }
 
     /// One message and a good end.
     pub fn one(pieces: Pieces) -> Self {
-        Self { pieces, source: Source::Whole(Some(error::ok())), active: None }
+        Self { pieces, source: Source::Whole(Some(error::ok())), encoding: None, active: None }
     }
 
     /// Messages as they come.
     pub fn stream(parts: mpsc::Receiver<Part>) -> Self {
-        Self { pieces: Pieces::new(), source: Source::Stream(parts), active: None }
+        Self { pieces: Pieces::new(), source: Source::Stream(parts), encoding: None, active: None }
     }
 
     /// Keeps the call counted until this is dropped; a stream counts its requests itself.

@@ -58,11 +58,13 @@ fn status(code: Code) -> Status {
 pub struct GrpcError {
     status: Status,
     text: String,
+    /// Whether the client is to learn which codings there are.
+    encodings: bool,
 }
 
 impl GrpcError {
     fn new(status: Status, text: impl Into<String>) -> Self {
-        Self { status, text: text.into() }
+        Self { status, text: text.into(), encodings: false }
     }
 
     /// A3: no such method.
@@ -83,6 +85,16 @@ impl GrpcError {
     /// Known and not allowed.
     pub fn forbidden(text: impl Into<String>) -> Self {
         Self::new(Status::PermissionDenied, text)
+    }
+
+    /// Triton's restricted protocol; on top of the gate, with Triton's answer.
+    pub fn restricted(header: &str) -> Self {
+        Self::new(Status::Unavailable, format!("This protocol is restricted, expecting header '{header}'"))
+    }
+
+    /// A message in a coding that is not known here.
+    pub fn unsupported_encoding() -> Self {
+        Self { encodings: true, ..Self::unimplemented("Unsupported compression type") }
     }
 
     /// Above a limit.
@@ -126,6 +138,9 @@ impl GrpcError {
         if !self.text.is_empty() {
             headers.insert(MESSAGE, escape(&self.text));
         }
+        if self.encodings {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity,deflate,gzip"));
+        }
         headers
     }
 }
@@ -141,6 +156,7 @@ pub fn ok() -> HeaderMap {
 }
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 fn status_headers(status: Status) -> HeaderMap {

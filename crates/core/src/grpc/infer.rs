@@ -7,6 +7,7 @@ use tokio::task::block_in_place;
 
 use super::body::ResponseBody;
 use super::codec::{self, ResponseForm};
+use super::compression;
 use super::error::GrpcError;
 use super::messages::inference::ModelInferRequest;
 use super::{Answer, Call, Frontend, credentials, version};
@@ -26,7 +27,12 @@ pub async fn infer(call: &mut Call) -> Answer {
     let answer = call.shared().engine.infer(request).await;
     let answer = answer.map_err(|error| asked.refuse(error))?;
     let encoded = codec::encode(&answer, &asked.name, &asked.form, None).map_err(|error| asked.refuse(error))?;
-    encoded.finish(false).map(ResponseBody::one).ok_or_else(too_long)
+    let pieces = encoded.finish(false).ok_or_else(too_long)?;
+    let level = call.shared().options.grpc_connections.compression;
+    let Some(coding) = compression::of_answer(&call.headers, level) else { return Ok(ResponseBody::one(pieces)) };
+    let mut body = ResponseBody::one(compression::close(coding, pieces));
+    body.encoding = Some(coding.0);
+    Ok(body)
 }
 
 /// W45, on the way out.
@@ -71,6 +77,10 @@ pub(super) fn prepare(
         message.inputs.iter().filter_map(|input| input.contents.as_ref()).map(prost::Message::encoded_len).sum();
     let decode = || codec::decode(&model.spec, Arc::clone(&target), version, message);
     let decoded = if typed > HEAVY { block_in_place(decode) } else { decode() };
-    let (request, form) = decoded.map_err(refuse)?;
+    let (mut request, form) = decoded.map_err(refuse)?;
+    if front.rules.forward.is_on() {
+        let values = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        front.rules.forward.apply(&mut request, values).map_err(refuse)?;
+    }
     Ok((request, Asked { version, target: Arc::clone(&target), form, name: Arc::clone(&name) }))
 }

@@ -10,7 +10,9 @@ use hyper::body::{Body, Incoming};
 use prost::Message;
 use tokio::time::timeout;
 
+use super::compression;
 use super::error::GrpcError;
+use crate::http::compression::Encoding;
 
 /// Before each message: whether it is compressed, and its length in four bytes.
 pub const PREFIX: usize = 5;
@@ -34,13 +36,17 @@ pub struct Messages {
     partial: BytesMut,
     /// The length of the message whose prefix has come.
     length: Option<usize>,
+    encoding: Option<Encoding>,
+    /// Whether the message whose prefix has come is compressed.
+    compressed: bool,
     limit: usize,
 }
 
 impl Messages {
     /// Those of a call, each at most `limit` bytes long.
-    pub fn new(body: Incoming, limit: usize) -> Self {
-        Self { body, rest: Bytes::new(), partial: BytesMut::new(), length: None, limit }
+    pub fn new(body: Incoming, encoding: Option<Encoding>, limit: usize) -> Self {
+        let (rest, partial) = (Bytes::new(), BytesMut::new());
+        Self { body, rest, partial, length: None, encoding, compressed: false, limit }
     }
 
     /// The only message of a call; the client owes it at once.
@@ -60,19 +66,27 @@ impl Messages {
             None => match self.exactly(PREFIX, due).await? {
                 None if self.partial.is_empty() => return Ok(None),
                 None => return Err(GrpcError::broken("the request ended within a message")),
-                Some(prefix) => *self.length.insert(self.check(prefix)?),
+                Some(prefix) => {
+                    let length = self.check(prefix)?;
+                    *self.length.insert(length)
+                }
             },
         };
         let message = self.exactly(length, true).await?;
         self.length = None;
-        message.map(Some).ok_or_else(|| GrpcError::broken("the request ended within a message"))
+        let message = message.ok_or_else(|| GrpcError::broken("the request ended within a message"))?;
+        match self.encoding.filter(|_| self.compressed) {
+            None => Ok(Some(message)),
+            Some(encoding) => compression::open(encoding, &message, self.limit).map(Some),
+        }
     }
 
     /// The length of the message behind a prefix.
-    fn check(&self, mut prefix: Bytes) -> Result<usize, GrpcError> {
+    fn check(&mut self, mut prefix: Bytes) -> Result<usize, GrpcError> {
         match prefix.get_u8() {
-            0 => {}
-            1 => return Err(GrpcError::unimplemented("compressed messages are not offered yet")),
+            0 => self.compressed = false,
+            1 if self.encoding.is_some() => self.compressed = true,
+            1 => return Err(GrpcError::broken("a compressed message without 'grpc-encoding'")),
             flag => return Err(GrpcError::broken(format!("a message with the compression flag {flag}"))),
         }
         let length = prefix.get_u32() as usize;

@@ -6,6 +6,7 @@ pub mod messages;
 pub mod routes;
 
 mod body;
+mod compression;
 pub(crate) mod connection;
 mod health;
 mod infer;
@@ -28,10 +29,12 @@ use prost::Message;
 use tokio::time::{Instant, timeout_at};
 
 use crate::auth::{Caller, Credentials, Scope};
+use crate::http::compression::Encoding;
 use crate::http::contain;
 use crate::http::host::Hosts;
 use crate::log::{Level, Record};
 use crate::operations::names::{is_name, refusal};
+use crate::server::listener::Rules;
 use crate::server::{Active, Shared};
 use body::ResponseBody;
 use error::GrpcError;
@@ -50,6 +53,7 @@ type Answer = Result<ResponseBody, GrpcError>;
 pub(crate) struct Frontend {
     pub(crate) shared: Arc<Shared>,
     pub(crate) hosts: Hosts,
+    pub(crate) rules: Rules,
     /// The longest message.
     pub(crate) limit: usize,
     /// How often a connection is looked at.
@@ -60,9 +64,16 @@ pub(crate) struct Frontend {
 
 impl Frontend {
     /// Shared by the calls of a new listener.
-    pub(crate) fn new(shared: Arc<Shared>, hosts: Hosts, look: Duration) -> Self {
-        Self { shared, hosts, limit: MESSAGE_LIMIT, look, streams: AtomicUsize::new(0) }
+    pub(crate) fn new(shared: Arc<Shared>, hosts: Hosts, rules: Rules, look: Duration) -> Self {
+        Self { shared, hosts, rules, limit: MESSAGE_LIMIT, look, streams: AtomicUsize::new(0) }
     }
+}
+
+/// What is known of a call before a message is read.
+struct Entry {
+    route: &'static Route,
+    deadline: Option<Instant>,
+    encoding: Option<Encoding>,
 }
 
 /// A call that may go on until its message says what it is about.
@@ -106,8 +117,8 @@ async fn answer(front: Arc<Frontend>, request: Request<Incoming>) -> Response<Re
     let (parts, incoming) = request.into_parts();
     let outcome = match enter(&front, &parts) {
         Err(error) => Err(error),
-        Ok((route, deadline)) => {
-            let messages = Messages::new(incoming, front.limit);
+        Ok(Entry { route, deadline, encoding }) => {
+            let messages = Messages::new(incoming, encoding, front.limit);
             let call = Call { front: Arc::clone(&front), route, headers: parts.headers, messages, deadline };
             let handled = async {
                 match deadline {
@@ -124,6 +135,9 @@ async fn answer(front: Arc<Frontend>, request: Request<Incoming>) -> Response<Re
     };
     let mut response = outcome.map_or_else(|error| refuse(&error), Response::new);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    if let Some(encoding) = response.body().encoding {
+        response.headers_mut().insert("grpc-encoding", HeaderValue::from_static(encoding.name()));
+    }
     response.body_mut().keep(active);
     response
 }
@@ -136,26 +150,23 @@ fn refuse(error: &GrpcError) -> Response<ResponseBody> {
 }
 
 /// Everything that is decided before a message is read.
-fn enter(front: &Frontend, parts: &Parts) -> Result<(&'static Route, Option<Instant>), GrpcError> {
+fn enter(front: &Frontend, parts: &Parts) -> Result<Entry, GrpcError> {
     let path = parts.uri.path();
     let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
     if parts.method != Method::POST || !parts.headers.get(CONTENT_TYPE).is_some_and(is_grpc) {
         return Err(GrpcError::unimplemented("expected a gRPC call"));
     }
     let route = routes::find(path).ok_or_else(|| GrpcError::no_method(path))?;
-    check_host(front, parts)?;
+    // F2: a web page that reaches a loopback listener all the same comes by a name that is not ours.
+    front.hosts.check(parts).map_err(|error| GrpcError::forbidden(error.text()))?;
     front.shared.gate.check_early(credentials(&parts.headers), route.scope)?;
-    Ok((route, parts.headers.get("grpc-timeout").map(deadline).transpose()?))
-}
-
-/// F2: a web page that reaches a loopback listener all the same comes by a name that is not ours.
-fn check_host(front: &Frontend, parts: &Parts) -> Result<(), GrpcError> {
-    let name = parts.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()));
-    let mut headers = HeaderMap::new();
-    if let Some(name) = name.transpose().unwrap_or(Some(HeaderValue::from_static("?"))) {
-        headers.insert(hyper::header::HOST, name);
-    }
-    front.hosts.check(&Method::POST, &headers).map_err(|error| GrpcError::forbidden(error.text()))
+    let values = |name: &str| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    front.rules.restricted.check(route.category, values).map_err(GrpcError::restricted)?;
+    Ok(Entry {
+        route,
+        deadline: parts.headers.get("grpc-timeout").map(deadline).transpose()?,
+        encoding: compression::of_request(&parts.headers)?,
+    })
 }
 
 fn credentials(headers: &HeaderMap) -> Credentials<'_> {

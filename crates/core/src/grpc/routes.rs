@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::auth::Scope;
+use crate::auth::restricted::Category;
 
 /// Who answers a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +53,15 @@ pub struct Route {
     pub verb: &'static str,
     /// What the gate asks: of the model that the message names where the scope is about one.
     pub scope: Scope,
+    /// What Triton's restricted protocol calls it.
+    pub category: Category,
     /// Who answers.
     #[serde(skip)]
     pub handler: Handler,
 }
 
-const fn route(pattern: &'static str, scope: Scope, handler: Handler) -> Route {
-    Route { pattern, verb: "GRPC", scope, handler }
+const fn route(pattern: &'static str, scope: Scope, category: Category, handler: Handler) -> Route {
+    Route { pattern, verb: "GRPC", scope, category, handler }
 }
 
 const TRACE: Handler = Handler::NotOffered("trace settings are not offered yet");
@@ -71,31 +74,76 @@ const SHARED_MEMORY: Handler =
 pub static ROUTES: &[Route] = {
     use Scope::{AnyKey, Manage, Public};
     &[
-        route("/inference.GRPCInferenceService/ModelInfer", Scope::Infer, Handler::Infer),
-        route("/inference.GRPCInferenceService/ModelStreamInfer", Scope::Infer, Handler::Stream),
-        route("/inference.GRPCInferenceService/ServerLive", Public, Handler::Live),
-        route("/inference.GRPCInferenceService/ServerReady", Public, Handler::Ready),
-        route("/inference.GRPCInferenceService/ModelReady", Scope::Infer, Handler::ModelReady),
-        route("/inference.GRPCInferenceService/ServerMetadata", AnyKey, Handler::Server),
-        route("/inference.GRPCInferenceService/ModelMetadata", Scope::Infer, Handler::Model),
-        route("/inference.GRPCInferenceService/ModelConfig", Scope::Infer, Handler::Config),
+        route("/inference.GRPCInferenceService/ModelInfer", Scope::Infer, Category::Inference, Handler::Infer),
+        route("/inference.GRPCInferenceService/ModelStreamInfer", Scope::Infer, Category::Inference, Handler::Stream),
+        route("/inference.GRPCInferenceService/ServerLive", Public, Category::Health, Handler::Live),
+        route("/inference.GRPCInferenceService/ServerReady", Public, Category::Health, Handler::Ready),
+        route("/inference.GRPCInferenceService/ModelReady", Scope::Infer, Category::Health, Handler::ModelReady),
+        route("/inference.GRPCInferenceService/ServerMetadata", AnyKey, Category::Metadata, Handler::Server),
+        route("/inference.GRPCInferenceService/ModelMetadata", Scope::Infer, Category::Metadata, Handler::Model),
+        route("/inference.GRPCInferenceService/ModelConfig", Scope::Infer, Category::ModelConfig, Handler::Config),
         // Of one model or of all that the caller sees, as the message says.
-        route("/inference.GRPCInferenceService/ModelStatistics", AnyKey, Handler::Statistics),
-        route("/inference.GRPCInferenceService/RepositoryIndex", AnyKey, Handler::Index),
-        route("/inference.GRPCInferenceService/RepositoryModelLoad", Manage, Handler::Load),
-        route("/inference.GRPCInferenceService/RepositoryModelUnload", Manage, Handler::Unload),
-        route("/inference.GRPCInferenceService/SystemSharedMemoryStatus", AnyKey, Handler::NoRegions),
-        route("/inference.GRPCInferenceService/SystemSharedMemoryRegister", AnyKey, SHARED_MEMORY),
-        route("/inference.GRPCInferenceService/SystemSharedMemoryUnregister", AnyKey, SHARED_MEMORY),
-        route("/inference.GRPCInferenceService/CudaSharedMemoryStatus", AnyKey, Handler::NoRegions),
-        route("/inference.GRPCInferenceService/CudaSharedMemoryRegister", AnyKey, SHARED_MEMORY),
-        route("/inference.GRPCInferenceService/CudaSharedMemoryUnregister", AnyKey, SHARED_MEMORY),
-        route("/inference.GRPCInferenceService/TraceSetting", Manage, TRACE),
-        route("/inference.GRPCInferenceService/LogSettings", Manage, LOGGING),
-        route("/grpc.health.v1.Health/Check", Public, Handler::Check),
-        route("/grpc.health.v1.Health/Watch", Public, Handler::Watch),
-        route("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", AnyKey, Handler::Reflect),
-        route("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", AnyKey, Handler::Reflect),
+        route("/inference.GRPCInferenceService/ModelStatistics", AnyKey, Category::Statistics, Handler::Statistics),
+        route("/inference.GRPCInferenceService/RepositoryIndex", AnyKey, Category::ModelRepository, Handler::Index),
+        route("/inference.GRPCInferenceService/RepositoryModelLoad", Manage, Category::ModelRepository, Handler::Load),
+        route(
+            "/inference.GRPCInferenceService/RepositoryModelUnload",
+            Manage,
+            Category::ModelRepository,
+            Handler::Unload,
+        ),
+        route(
+            "/inference.GRPCInferenceService/SystemSharedMemoryStatus",
+            AnyKey,
+            Category::SharedMemory,
+            Handler::NoRegions,
+        ),
+        route(
+            "/inference.GRPCInferenceService/SystemSharedMemoryRegister",
+            AnyKey,
+            Category::SharedMemory,
+            SHARED_MEMORY,
+        ),
+        route(
+            "/inference.GRPCInferenceService/SystemSharedMemoryUnregister",
+            AnyKey,
+            Category::SharedMemory,
+            SHARED_MEMORY,
+        ),
+        route(
+            "/inference.GRPCInferenceService/CudaSharedMemoryStatus",
+            AnyKey,
+            Category::SharedMemory,
+            Handler::NoRegions,
+        ),
+        route(
+            "/inference.GRPCInferenceService/CudaSharedMemoryRegister",
+            AnyKey,
+            Category::SharedMemory,
+            SHARED_MEMORY,
+        ),
+        route(
+            "/inference.GRPCInferenceService/CudaSharedMemoryUnregister",
+            AnyKey,
+            Category::SharedMemory,
+            SHARED_MEMORY,
+        ),
+        route("/inference.GRPCInferenceService/TraceSetting", Manage, Category::Trace, TRACE),
+        route("/inference.GRPCInferenceService/LogSettings", Manage, Category::Logging, LOGGING),
+        route("/grpc.health.v1.Health/Check", Public, Category::Health, Handler::Check),
+        route("/grpc.health.v1.Health/Watch", Public, Category::Health, Handler::Watch),
+        route(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            AnyKey,
+            Category::Metadata,
+            Handler::Reflect,
+        ),
+        route(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            AnyKey,
+            Category::Metadata,
+            Handler::Reflect,
+        ),
     ]
 };
 

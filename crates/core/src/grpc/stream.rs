@@ -11,6 +11,7 @@ use tokio::time::timeout_at;
 
 use super::body::{Part, ResponseBody, frame};
 use super::codec;
+use super::compression;
 use super::error::{GrpcError, ok};
 use super::infer::{Asked, prepare, too_long};
 use super::message::Messages;
@@ -18,6 +19,7 @@ use super::messages::inference::infer_parameter::ParameterChoice;
 use super::messages::inference::{InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use super::{Answer, Call, Frontend};
 use crate::error::InferError;
+use crate::http::compression::Encoding;
 use crate::request::{InferRequest, InferResponse};
 use crate::server::Active;
 
@@ -56,7 +58,8 @@ pub fn stream(call: Call) -> Answer {
     let (sender, parts) = mpsc::channel(WAITING);
     let Call { front, headers, messages, deadline, .. } = call;
     let strict = headers.get("triton_grpc_error").is_some_and(|value| value == "true");
-    let stream = Arc::new(Stream { front, headers, strict, sender });
+    let coding = compression::of_answer(&headers, front.shared.options.grpc_connections.compression);
+    let stream = Arc::new(Stream { front, headers, strict, coding, sender });
     tokio::spawn(async move {
         let _open = open;
         let run = run(&stream, messages);
@@ -68,7 +71,9 @@ pub fn stream(call: Call) -> Answer {
         // Whoever went away does not want to know.
         let _ = stream.sender.send(Part::Trailers(trailers)).await;
     });
-    Ok(ResponseBody::stream(parts))
+    let mut body = ResponseBody::stream(parts);
+    body.encoding = coding.map(|(encoding, _)| encoding);
+    Ok(body)
 }
 
 /// What the requests of a stream share.
@@ -78,6 +83,8 @@ struct Stream {
     headers: HeaderMap,
     /// W53: the first error ends the stream.
     strict: bool,
+    /// How responses are compressed.
+    coding: Option<(Encoding, u32)>,
     sender: mpsc::Sender<Part>,
 }
 
@@ -176,10 +183,17 @@ impl Turn {
 impl Stream {
     /// Sends a response.
     async fn respond(&self, response: &InferResponse, asked: &Asked, last: bool) -> Result<(), GrpcError> {
-        let encoded = codec::encode(response, &asked.name, &asked.form, Some(last)).map_err(|error| asked.refuse(error));
+        let encoded =
+            codec::encode(response, &asked.name, &asked.form, Some(last)).map_err(|error| asked.refuse(error));
         let pieces = encoded.and_then(|encoded| encoded.finish(true).ok_or_else(too_long));
         match pieces {
-            Ok(pieces) => self.send(Part::Message(pieces)).await,
+            Ok(pieces) => {
+                let pieces = match self.coding {
+                    None => pieces,
+                    Some(coding) => compression::close(coding, pieces),
+                };
+                self.send(Part::Message(pieces)).await
+            }
             Err(error) => {
                 let identity = ModelInferResponse {
                     model_name: asked.name.to_string(),

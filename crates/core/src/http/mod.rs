@@ -2,7 +2,10 @@
 
 pub mod body;
 pub mod codec;
+pub(crate) mod compression;
 pub(crate) mod connection;
+pub(crate) mod cors;
+mod eager;
 pub mod error;
 pub mod host;
 pub mod limits;
@@ -36,10 +39,14 @@ use hyper::{Request, Response};
 use crate::auth::{Caller, Credentials};
 use crate::error::{Code, InferError};
 use crate::log::{Level, Record};
-use crate::operations::{Named, names::refusal};
+use crate::operations::Named;
+use crate::operations::names::{refusal, version};
+use crate::request::InferRequest;
+use crate::server::listener::Rules;
 use crate::server::{Active, Shared};
 use body::ResponseBody;
 use connection::Progress;
+use cors::Origins;
 use error::HttpError;
 use host::Hosts;
 use limits::{Part, Unread};
@@ -53,6 +60,7 @@ type Answer = Result<Response<ResponseBody>, HttpError>;
 pub(crate) struct Frontend {
     pub(crate) shared: Arc<Shared>,
     pub(crate) hosts: Hosts,
+    pub(crate) rules: Rules,
     /// How often a connection is looked at.
     pub(crate) look: Duration,
 }
@@ -68,8 +76,17 @@ struct Entry {
     caller: Caller,
 }
 
+impl Entry {
+    /// A browser's question, which carries no key and is told nothing but verbs.
+    fn preflight(verbs: &'static str) -> Self {
+        let handler = Handler::Preflight(verbs);
+        Self { handler, model: None, version: None, in_repository: false, caller: Caller::Anonymous }
+    }
+}
+
 /// A request that the gate has let in.
 struct Call {
+    front: Arc<Frontend>,
     shared: Arc<Shared>,
     headers: HeaderMap,
     body: Incoming,
@@ -98,6 +115,12 @@ impl Call {
         self.named().refuse(error, target).into()
     }
 
+    /// Adds the headers that are to be forwarded to the model.
+    fn forward(&self, request: &mut InferRequest) -> Result<(), InferError> {
+        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        self.front.rules.forward.apply(request, headers)
+    }
+
     /// The whole body.
     async fn read(&mut self, part: Part) -> Result<Bytes, HttpError> {
         let options = &self.shared.options;
@@ -108,14 +131,21 @@ impl Call {
 }
 
 /// Answers one request, whatever happens.
-async fn answer(front: &Frontend, request: Request<Incoming>, progress: Arc<Progress>) -> Response<ResponseBody> {
+async fn answer(front: Arc<Frontend>, request: Request<Incoming>, progress: Arc<Progress>) -> Response<ResponseBody> {
     let active = Active::new(&front.shared);
     let (parts, mut body) = request.into_parts();
-    let mut response = match enter(front, &parts) {
+    let page = front.hosts.origins.of(&parts.headers).cloned();
+    let mut response = match enter(&front, &parts) {
         Err(error) => refuse(&parts.headers, &mut body, error).await,
         Ok(entry) => {
-            let shared = Arc::clone(&front.shared);
-            let mut call = Call { shared, headers: parts.headers, body, progress: Arc::clone(&progress), entry };
+            let mut call = Call {
+                front: Arc::clone(&front),
+                shared: Arc::clone(&front.shared),
+                headers: parts.headers,
+                body,
+                progress: Arc::clone(&progress),
+                entry,
+            };
             match contain(handle(&mut call)).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => refuse(&call.headers, &mut call.body, error).await,
@@ -127,6 +157,9 @@ async fn answer(front: &Frontend, request: Request<Incoming>, progress: Arc<Prog
             }
         }
     };
+    if let Some(page) = page {
+        Origins::allow(page, response.headers_mut());
+    }
     if front.shared.is_exiting() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -136,23 +169,25 @@ async fn answer(front: &Frontend, request: Request<Incoming>, progress: Arc<Prog
 
 /// Everything that is decided before the body is read.
 fn enter(front: &Frontend, parts: &Parts) -> Result<Entry, HttpError> {
-    front.hosts.check(&parts.method, &parts.headers)?;
-    let matched = routes::find(&parts.method, parts.uri.path()).map_err(|missed| match missed {
-        Missed::Path => HttpError::no_route(),
-        Missed::Verb(allow) => HttpError::wrong_verb(allow),
-    })?;
+    front.hosts.check(parts)?;
+    let matched = match routes::find(&parts.method, parts.uri.path()) {
+        Ok(matched) => matched,
+        Err(Missed::Path) => return Err(HttpError::no_route()),
+        Err(Missed::Verb(verbs)) if front.hosts.origins.is_preflight(parts) => return Ok(Entry::preflight(verbs)),
+        Err(Missed::Verb(verbs)) => return Err(HttpError::wrong_verb(verbs)),
+    };
     let name = matched.model.map(names::read).transpose();
     // A name that is none is nobody's service; its caller still has to show a key first.
     let service = name.as_ref().map_or_else(|bad| Some(bad.as_str()), |name| name.as_deref());
     let caller = front.shared.gate.check(credentials(&parts.headers), matched.route.scope, service)?;
+    let values = |name: &str| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    front.rules.restricted.check(matched.route.category, values).map_err(HttpError::restricted)?;
     let name = name.map_err(|bad| HttpError::bad_request(refusal(&bad)))?;
-    let version = matched.version.map(|digits| {
-        digits.parse().map_err(|_| HttpError::bad_request(format!("version '{digits}' is out of range")))
-    });
+    let version = matched.version.map(version).transpose()?;
     Ok(Entry {
         handler: matched.route.handler,
         model: name.map(Arc::from),
-        version: version.transpose()?,
+        version,
         in_repository: matched.repository.is_some(),
         caller,
     })
@@ -180,6 +215,7 @@ async fn handle(call: &mut Call) -> Answer {
         Handler::Inspect => admin::inspect(call).await,
         Handler::Routes => Ok(admin::routes()),
         Handler::NoRegions => Ok(error::json_text(Bytes::from_static(b"[]"))),
+        Handler::Preflight(verbs) => cors::preflight(&call.headers, verbs),
         Handler::NotOffered(text) => Err(HttpError::of(Code::Unsupported, text)),
     }
 }

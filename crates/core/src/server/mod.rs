@@ -23,11 +23,13 @@ use crate::error::InferError;
 use crate::grpc;
 use crate::http::Frontend;
 use crate::http::connection;
+use crate::http::cors::Origins;
 use crate::http::host::Hosts;
 use crate::log::{Log, Record};
 use crate::options::{CoreOptions, parse};
 use crate::spec::{IndexRow, ModelSpec};
 use commands::Commands;
+use listener::Rules;
 
 /// How long answers that are being written may take to leave when the server stops.
 const LAST_BYTES: Duration = Duration::from_millis(500);
@@ -191,17 +193,20 @@ impl Server {
         let _context = self.handle.enter();
         let mut http = None;
         if let Some(options) = &self.shared.options.http {
+            let rules = Rules::new(options, "")?;
             let (listener, address) = listener::bind(options)?;
-            let hosts = Hosts::new(address, &self.shared.options.allowed_hosts);
-            let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), hosts, look });
+            let origins = Origins::new(&self.shared.options.cors_origins);
+            let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, origins);
+            let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), hosts, rules, look });
             self.handle.spawn(connection::serve(listener, front, self.stop.subscribe()));
             http = Some(address.to_string());
         }
         let mut grpc = None;
         if let Some(options) = &self.shared.options.grpc {
+            let rules = Rules::new(options, "triton-grpc-protocol-")?;
             let (listener, address) = listener::bind(options)?;
-            let hosts = Hosts::new(address, &self.shared.options.allowed_hosts);
-            let front = grpc::Frontend::new(Arc::clone(&self.shared), hosts, look);
+            let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, Origins::new(&[]));
+            let front = grpc::Frontend::new(Arc::clone(&self.shared), hosts, rules, look);
             self.handle.spawn(grpc::connection::serve(listener, Arc::new(front), self.stop.subscribe()));
             grpc = Some(address.to_string());
         }
@@ -245,12 +250,12 @@ impl Server {
         self.shared.engine.publish(spec)
     }
 
-    /// Takes a version out and waits for its requests on the calling thread; false if some were cut off.
-    pub fn retire(&self, model: &str, version: u64, drain: Duration) -> bool {
-        self.handle.block_on(self.shared.engine.retire(model, version, drain))
+    /// Takes a version out of service; false if it is not published.
+    pub fn withdraw(&self, model: &str, version: u64) -> bool {
+        self.shared.engine.withdraw(model, version)
     }
 
-    /// The same for what `publish` replaced.
+    /// Waits on the calling thread for the requests of what serves no more; false if some were cut off.
     pub fn retire_replaced(&self, model: &str, drain: Duration) -> bool {
         self.handle.block_on(self.shared.engine.retire_replaced(model, drain))
     }

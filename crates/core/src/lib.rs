@@ -17,6 +17,7 @@ mod operations;
 pub mod options;
 pub mod registry;
 pub mod request;
+pub mod response_statistics;
 pub mod scheduler;
 pub mod server;
 pub mod spec;

@@ -8,25 +8,30 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
+use crate::response_statistics::{ResponseCounters, ResponseKind};
+
 /// Monotonic nanoseconds, the clock that the workers' times are on.
 pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     (now.tv_sec as u64) * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// How often something happened, and how long it took altogether.
 #[derive(Debug, Default)]
-struct Counter {
+pub struct Counter {
     count: AtomicU64,
     ns: AtomicU64,
 }
 
 impl Counter {
-    fn add(&self, count: u64, ns: u64) {
+    /// Counts `count` times with `ns` nanoseconds altogether.
+    pub fn add(&self, count: u64, ns: u64) {
         self.count.fetch_add(count, Ordering::Relaxed);
         self.ns.fetch_add(ns, Ordering::Relaxed);
     }
 
-    fn snapshot(&self) -> DurationStatistics {
+    /// As the statistics extension shows it.
+    pub fn snapshot(&self) -> DurationStatistics {
         DurationStatistics { count: self.count.load(Ordering::Relaxed), ns: self.ns.load(Ordering::Relaxed) }
     }
 }
@@ -52,12 +57,19 @@ pub struct Times {
 }
 
 impl Times {
-    fn spans(self) -> [u64; 3] {
+    /// How long inputs, model and outputs took.
+    pub fn spans(self) -> [u64; 3] {
         [
             self.input.saturating_sub(self.start),
             self.infer.saturating_sub(self.input),
             self.output.saturating_sub(self.infer),
         ]
+    }
+
+    /// From the earliest pick-up to the latest output, where a request has several responses.
+    #[must_use]
+    pub fn until(self, later: Self) -> Self {
+        Self { infer: later.infer.max(self.infer), output: later.output.max(self.output), ..self }
     }
 
     /// From picking the call up to its last output.
@@ -79,6 +91,7 @@ pub struct Statistics {
     compute_infer: Counter,
     compute_output: Counter,
     cancelled: Counter,
+    responses: ResponseCounters,
     batches: ArcSwap<BTreeMap<u64, Arc<BatchCounters>>>,
 }
 
@@ -114,6 +127,11 @@ impl Statistics {
     /// One request whose client went away.
     pub fn cancelled(&self, arrived: u64) {
         self.cancelled.add(1, monotonic_ns().saturating_sub(arrived));
+    }
+
+    /// One response of a decoupled model, the end of a request without one included.
+    pub fn responded(&self, index: usize, kind: ResponseKind, times: Times) {
+        self.responses.add(index, kind, times);
     }
 
     fn batch(&self, rows: u64) -> Arc<BatchCounters> {
@@ -161,6 +179,9 @@ impl Statistics {
     }
 
     fn responses(&self) -> BTreeMap<String, ResponseStatistics> {
+        if let Some(counted) = self.responses.snapshot() {
+            return counted;
+        }
         let first = ResponseStatistics {
             compute_infer: self.compute_infer.snapshot(),
             compute_output: self.compute_output.snapshot(),

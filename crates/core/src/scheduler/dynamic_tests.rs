@@ -33,6 +33,7 @@ fn batcher(max: u32, preferred: &[u32], delay: Duration) -> Dynamic {
         timeout_delays: false,
         hold_until: 0,
         depth: 2,
+        max_requests: MAX_REQUESTS,
     }
 }
 
@@ -127,6 +128,7 @@ fn a_request_may_only_shorten_the_timeout_and_only_if_allowed() {
         id: String::new(),
         parameters: Vec::new(),
         timeout_us,
+        deadline: None,
         priority: 0,
         inputs: Vec::new(),
         outputs: Vec::new(),

@@ -139,7 +139,7 @@ impl Line {
         let keep = |job: &BoxedJob| {
             let cancelled = job.is_cancelled();
             if cancelled {
-                statistics.cancelled(job.arrived);
+                job.count_gone(statistics);
             }
             !cancelled
         };

@@ -186,10 +186,11 @@ class InferenceServer:
         )
         self._supervisor = Supervisor(self._core, options=supervisor_options, run_on_main=self._main.call)
         self._states = States(self._core.set_index, self._core.set_ready, strict=options.strict_readiness)
+        self._hold = settings.read().delay_scheduler
         loader_options = LoaderOptions(
             load_timeout_secs=options.model_load_timeout_secs,
             complete_configs=not options.disable_auto_complete_config,
-            hold=settings.read().delay_scheduler,
+            hold=self._hold,
             backends=self._backends,
         )
         models_options = ModelsOptions(
@@ -233,6 +234,8 @@ class InferenceServer:
                 os.write(self._options.ready_fd, json.dumps(line).encode() + b"\n")
             os.close(self._options.ready_fd)
         log.info("listening", extra={"fields": line})
+        if self._hold:
+            log.warning("hooks for tests are on", extra={"fields": {"delay_scheduler": self._hold}})
         ignored = [*self._options.ignored, *self._backends.ignored]
         if ignored:
             log.warning("options without effect", extra={"fields": {"options": ignored}})
@@ -289,7 +292,8 @@ class InferenceServer:
                 document = json.loads(command)
                 if document["kind"] == "worker_lost":
                     fields = {key: document[key] for key in ("model", "version", "started", "reason")}
-                    log.warning("a worker's channel ended", extra={"fields": fields})
+                    level = logging.WARNING if document["started"] else logging.INFO  # a wanted end cuts nothing off
+                    log.log(level, "a worker's channel ended", extra={"fields": fields})
                 else:
                     self._lanes.submit(document.get("model", ""), partial(self._perform, document))
 

@@ -250,6 +250,11 @@ impl Server {
         self.shared.engine.publish(spec)
     }
 
+    /// Gives a published version another configuration text; false if it is not published.
+    pub fn reconfigure(&self, model: &str, version: u64, config: String) -> bool {
+        self.shared.engine.reconfigure(model, version, config)
+    }
+
     /// Takes a version out of service; false if it is not published.
     pub fn withdraw(&self, model: &str, version: u64) -> bool {
         self.shared.engine.withdraw(model, version)

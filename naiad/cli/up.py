@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,6 +90,7 @@ def _foreground(folder: StateFolder, arguments: dict[str, Any], output: Form, re
             logs=folder.logs,
             host=arguments["host"],
             http_port=arguments["http_port"],
+            metrics_port=_port(folder.addresses(), "metrics") or 0,
             allowed_hosts=hosts + ((arguments["advertise"],) if arguments["advertise"] else ()),
         )
     )
@@ -110,7 +112,7 @@ def _foreground(folder: StateFolder, arguments: dict[str, Any], output: Form, re
             "pid": os.getpid(),
             "host": arguments["host"],
             "port": int(addresses["api"].rpartition(":")[2]),
-            "http_port": int(str(addresses["http"]).rpartition(":")[2]) if addresses["http"] else None,
+            "http_port": _port(addresses, "http"),
         }
         folder.write_addresses(document)
         remember(folder)
@@ -128,6 +130,11 @@ def _foreground(folder: StateFolder, arguments: dict[str, Any], output: Form, re
             platform.stop()
     except NaiadError as error:
         fail(str(error))
+
+
+def _port(addresses: Mapping[str, Any], name: str) -> int | None:
+    """The port of an address, if there is one."""
+    return int(str(addresses[name]).rpartition(":")[2]) if addresses.get(name) else None
 
 
 def _detached(folder: StateFolder, arguments: dict[str, Any], output: Form) -> None:

@@ -19,7 +19,10 @@ def model_spec(
     labels: Mapping[str, Sequence[str]],
     hold_until: int = 0,
 ) -> dict[str, Any]:
-    """The JSON document of `Core.publish`; `default_version` is false until the caller knows better."""
+    """The JSON document of `Core.publish`.
+
+    `default_version` and `load_duration_secs` stay at nothing until the caller knows better.
+    """
     bound = DEFAULT_QUEUE_BOUND
     scheduler: dict[str, Any] = {"kind": "direct"}
     if config.dynamic_batching is not None:
@@ -49,7 +52,13 @@ def model_spec(
         "config": json.dumps(config.document, separators=(",", ":")),
         "workers": list(workers),
         "default_version": False,
+        "metric_tags": _strings(config.document.get("metric_tags")),
+        "load_duration_secs": 0.0,
     }
+
+
+def _strings(tags: object) -> dict[str, str]:
+    return {str(name): str(value) for name, value in tags.items()} if isinstance(tags, Mapping) else {}
 
 
 def _tensor(tensor: TensorConfig, labels: Sequence[str]) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Platform:
             "api": f"{bracketed(self._options.host)}:{port}",
             "http": running.http if running else None,
             "grpc": None,
-            "metrics": None,
+            "metrics": running.metrics if running else None,
             "api_url": f"http://{host}:{port}",
             "http_url": f"http://{host}:{http_port}" if http_port else None,
         }

@@ -179,7 +179,9 @@ class Models:
             except LoadError as error:
                 failures.append(error)
                 continue
-            fields = {"model": name, "version": version, "took_secs": round(time.monotonic() - begin, 3)}
+            took = round(time.monotonic() - begin, 3)
+            fresh[version].spec["load_duration_secs"] = took
+            fields = {"model": name, "version": version, "took_secs": took}
             log.info("successfully loaded '%s' version %d", name, version, extra={"fields": fields})
         if not failures:
             failures = self._publish(name, fresh)

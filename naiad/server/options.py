@@ -39,6 +39,7 @@ def _option(group: str, name: str, kind: str, default: Any, text: str) -> Option
 
 
 _REPOSITORY, _HTTP, _ACCESS, _LOG, _RUN = "model repository", "HTTP", "access", "logging", "running"
+_METRICS = "metrics"
 
 TABLE: tuple[Option, ...] = (
     _option(_REPOSITORY, "model-repository", "paths", (), "folder of models; repeatable"),
@@ -69,6 +70,12 @@ TABLE: tuple[Option, ...] = (
     _option(_LOG, "log-format", "text", "", "default, ISO8601 or json; json where stderr is no terminal"),
     _option(_LOG, "log-file", "path", None, "file instead of stderr"),
     _option(_LOG, "log-dir", "path", None, "folder that gets one NAME.jsonl a model"),
+    _option(_METRICS, "allow-metrics", "bool", True, "listen for scrapes of GET /metrics"),
+    _option(_METRICS, "metrics-port", "int", 8002, "0 picks a free one"),
+    _option(_METRICS, "metrics-address", "text", "", "as --http-address unless given; others than loopback need a key"),
+    _option(_METRICS, "allow-cpu-metrics", "bool", True, "show the machine's processors and memory"),
+    _option(_METRICS, "metrics-interval-ms", "int", 2000, "milliseconds that a reading of the machine is kept"),
+    _option(_METRICS, "metrics-config", "list", (), "counter_latencies=, histogram_latencies=BOOL; repeatable"),
     _option(_RUN, "id", "text", "naiad", "name in the server metadata"),
     _option(_RUN, "exit-timeout-secs", "float", 30.0, "seconds that running requests get at the end"),
     _option(_RUN, "drain-delay", "float", 0.0, "seconds to serve on after not-ready"),
@@ -90,7 +97,7 @@ ALIASES = {"model-store": "model-repository"}
 LATER = frozenset({
     "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory", "cache-config",
     "grpc-header-forward-pattern", "grpc-restricted-protocol", "grpc-use-ssl", "grpc-use-ssl-mutual",
-    "http-header-forward-pattern", "http-restricted-api", "metrics-config", "model-load-retry-count",
+    "http-header-forward-pattern", "http-restricted-api", "model-load-retry-count",
     "model-namespacing",
     "rate-limit", "rate-limit-resource", "response-cache-byte-size", "trace-config", "trace-file", "trace-level",
     "trace-rate", "trace-count", "trace-log-frequency", "strict-model-config",
@@ -98,8 +105,8 @@ LATER = frozenset({
 
 # Listeners that do not exist yet: their options are taken, and the ready line says null.
 NO_EFFECT = frozenset({
-    "allow-grpc", "grpc-port", "grpc-address", "reuse-grpc-port", "allow-metrics", "metrics-port", "metrics-address",
-    "allow-gpu-metrics", "allow-cpu-metrics", "metrics-interval-ms", "http-thread-count", "grpc-infer-thread-count",
+    "allow-grpc", "grpc-port", "grpc-address", "reuse-grpc-port", "allow-gpu-metrics", "http-thread-count",
+    "grpc-infer-thread-count",
     "grpc-infer-allocation-pool-size", "grpc-max-response-pool-size", "buffer-manager-thread-count",
     "pinned-memory-pool-byte-size", "cuda-memory-pool-byte-size", "model-load-gpu-limit", "enable-peer-access",
     "min-supported-compute-capability", "host-policy", "cache-directory", "repoagent-directory", "backend-config",
@@ -138,6 +145,12 @@ class ServeOptions:
     log_format: str
     log_file: Path | None
     log_dir: Path | None
+    allow_metrics: bool
+    metrics_port: int
+    metrics_address: str
+    allow_cpu_metrics: bool
+    metrics_interval_ms: int
+    metrics_config: tuple[str, ...]
     id: str
     exit_timeout_secs: float
     drain_delay: float
@@ -250,6 +263,8 @@ def _checked(options: ServeOptions) -> ServeOptions:
     for option in TABLE:
         if option.kind in ("int", "float"):
             _check_number(option, getattr(options, option.field))
-    if not 0 <= options.http_port <= 65535:
-        _refuse(f"option --http-port: expected 0 to 65535, got {options.http_port}")
+    for name in ("http-port", "metrics-port"):
+        port = getattr(options, name.replace("-", "_"))
+        if not 0 <= port <= 65535:
+            _refuse(f"option --{name}: expected 0 to 65535, got {port}")
     return options

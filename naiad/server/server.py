@@ -18,7 +18,7 @@ from typing import Any
 from naiad import __version__, keys, settings
 from naiad._core import Core, CoreError
 from naiad.errors import ConfigError, NaiadError
-from naiad.server import control_mode, keys_file, logs
+from naiad.server import control_mode, keys_file, logs, metrics
 from naiad.server.loader import Loader
 from naiad.server.main_thread import MainThread
 from naiad.server.models import Models, ModelsOptions, Refused
@@ -57,6 +57,7 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "byte_budget": options.byte_budget or memory_bytes() // 4,
         "busy_poll_us": options.busy_poll_us,
         "allowed_hosts": hosts,
+        "metrics": metrics.metrics_options(options),
         "log": {
             "format": options.log_format or ("default" if options.log_file is None and sys.stderr.isatty() else "json"),
             "level": {**level, "verbose": options.log_verbose},
@@ -106,13 +107,18 @@ def check(options: ServeOptions) -> None:
         if descriptor is not None and not _is_open(descriptor):
             raise StartError(f"option --{name}: descriptor {descriptor} is not open; the caller has to pass it on")
     protected = options.require_key or options.keys_file is not None
-    if options.allow_http and not is_loopback(options.http_address) and not protected:
-        raise StartError(
-            f"--http-address {options.http_address} can be reached by other machines, and no key is required;\n"
-            "make one:\n"
-            "  naiad key create --keys-file keys.json --scope infer --service '*'\n"
-            "and start with --keys-file keys.json"
-        )
+    listeners = (
+        ("http-address", options.allow_http, options.http_address, "infer --service '*'"),
+        ("metrics-address", options.allow_metrics, metrics.address(options), "metrics"),
+    )
+    for name, on, address, scope in listeners:
+        if on and not is_loopback(address) and not protected:
+            raise StartError(
+                f"--{name} {address} can be reached by other machines, and no key is required;\n"
+                "make one:\n"
+                f"  naiad key create --keys-file keys.json --scope {scope}\n"
+                "and start with --keys-file keys.json"
+            )
 
 
 def _is_open(descriptor: int) -> bool:

@@ -8,6 +8,7 @@ pub mod error;
 pub mod http;
 pub mod instance;
 pub mod log;
+pub mod metrics;
 pub mod model;
 pub mod options;
 pub mod registry;

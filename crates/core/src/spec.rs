@@ -31,6 +31,12 @@ pub struct ModelSpec {
     pub workers: Vec<u64>,
     /// Whether this version answers where the client names none.
     pub default_version: bool,
+    /// `metric_tags` of the configuration: further labels of the model's metrics.
+    #[serde(default)]
+    pub metric_tags: BTreeMap<String, String>,
+    /// How long Python took to bring the version up.
+    #[serde(default)]
+    pub load_duration_secs: f64,
 }
 
 /// One input or output of a model.

@@ -13,6 +13,7 @@ mod admin;
 mod health;
 mod infer;
 mod metadata;
+mod metrics;
 mod repository;
 mod statistics;
 
@@ -42,7 +43,7 @@ use connection::Progress;
 use error::HttpError;
 use host::Hosts;
 use limits::{Part, Unread};
-use routes::{Handler, Missed};
+use routes::{Handler, Listener, Missed};
 
 /// What a handler answers.
 type Answer = Result<Response<ResponseBody>, HttpError>;
@@ -51,6 +52,8 @@ type Answer = Result<Response<ResponseBody>, HttpError>;
 #[derive(Debug)]
 pub(crate) struct Frontend {
     pub(crate) shared: Arc<Shared>,
+    /// Which routes it has.
+    pub(crate) listener: Listener,
     pub(crate) hosts: Hosts,
     /// How often a connection is looked at.
     pub(crate) look: Duration,
@@ -139,7 +142,7 @@ async fn answer(front: &Frontend, request: Request<Incoming>, progress: Arc<Prog
 /// Everything that is decided before the body is read.
 fn enter(front: &Frontend, parts: &Parts) -> Result<Entry, HttpError> {
     front.hosts.check(&parts.method, &parts.headers)?;
-    let matched = routes::find(&parts.method, parts.uri.path()).map_err(|missed| match missed {
+    let matched = routes::find(front.listener, &parts.method, parts.uri.path()).map_err(|missed| match missed {
         Missed::Path => HttpError::no_route(),
         Missed::Verb(allow) => HttpError::wrong_verb(allow),
     })?;
@@ -180,6 +183,7 @@ async fn handle(call: &mut Call) -> Answer {
         Handler::Unload => repository::unload(call).await,
         Handler::SetAccess => admin::set_access(call).await,
         Handler::Inspect => admin::inspect(call).await,
+        Handler::Metrics => Ok(metrics::metrics(call)),
         Handler::Routes => Ok(admin::routes()),
         Handler::NoRegions => Ok(error::json_text(Bytes::from_static(b"[]"))),
         Handler::NotOffered(text) => Err(HttpError::of(Code::Unsupported, text)),

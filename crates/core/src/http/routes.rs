@@ -30,6 +30,8 @@ pub enum Handler {
     Load,
     /// `repository`
     Unload,
+    /// `metrics`
+    Metrics,
     /// `admin`
     SetAccess,
     /// `admin`
@@ -40,6 +42,16 @@ pub enum Handler {
     NoRegions,
     /// Nobody yet: the text that says so.
     NotOffered(&'static str),
+}
+
+/// A listener that speaks HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Listener {
+    /// The v2 protocol and what the control plane asks.
+    V2,
+    /// The metrics.
+    Metrics,
 }
 
 /// A verb that a route may have.
@@ -73,13 +85,19 @@ pub struct Route {
     pub verb: Verb,
     /// What the gate asks.
     pub scope: Scope,
+    /// Where it is.
+    pub listener: Listener,
     /// Who answers.
     #[serde(skip)]
     pub handler: Handler,
 }
 
 const fn route(verb: Verb, pattern: &'static str, scope: Scope, handler: Handler) -> Route {
-    Route { pattern, verb, scope, handler }
+    Route { pattern, verb, scope, listener: Listener::V2, handler }
+}
+
+const fn elsewhere(listener: Listener, route: Route) -> Route {
+    Route { listener, ..route }
 }
 
 const GENERATE: Handler = Handler::NotOffered("the generate extension is not offered yet");
@@ -116,6 +134,7 @@ pub static ROUTES: &[Route] = {
         route(Post, "/v2/repository/models/{model}/unload", Manage, Unload),
         route(Post, "/v2/repository/{repository}/models/{model}/load", Manage, Load),
         route(Post, "/v2/repository/{repository}/models/{model}/unload", Manage, Unload),
+        elsewhere(Listener::Metrics, route(Get, "/metrics", Scope::Metrics, Handler::Metrics)),
         route(Put, "/naiad/v1/access", Admin, SetAccess),
         route(Post, "/naiad/v1/inspect", Admin, Inspect),
         route(Get, "/naiad/v1/routes", Admin, Routes),
@@ -163,13 +182,14 @@ pub enum Missed {
 }
 
 /// Finds the row of a raw path (W1, W2, W3).
-pub fn find<'a>(method: &Method, path: &'a str) -> Result<Matched<'a>, Missed> {
-    for route in ROUTES.iter().filter(|route| route.verb.takes(method)) {
+pub fn find<'a>(listener: Listener, method: &Method, path: &'a str) -> Result<Matched<'a>, Missed> {
+    let here = || ROUTES.iter().filter(|route| route.listener == listener);
+    for route in here().filter(|route| route.verb.takes(method)) {
         if let Some(matched) = fit(route, path) {
             return Ok(matched);
         }
     }
-    let has = |verb| ROUTES.iter().any(|route| route.verb == verb && fit(route, path).is_some());
+    let has = |verb| here().any(|route| route.verb == verb && fit(route, path).is_some());
     Err(match (has(Verb::Get), has(Verb::Post), has(Verb::Put)) {
         (false, false, false) => Missed::Path,
         (true, false, _) => Missed::Verb("GET, HEAD"),
@@ -202,7 +222,7 @@ mod tests {
     use super::*;
 
     fn handler(method: &Method, path: &str) -> Result<Handler, Missed> {
-        find(method, path).map(|matched| matched.route.handler)
+        find(Listener::V2, method, path).map(|matched| matched.route.handler)
     }
 
     #[test]
@@ -247,7 +267,8 @@ mod tests {
     fn no_row_hides_another() {
         for (position, route) in ROUTES.iter().enumerate() {
             let path = route.pattern.replace("{version}", "1").replace(['{', '}'], "");
-            let found = ROUTES.iter().position(|other| other.verb == route.verb && fit(other, &path).is_some());
+            let same = |other: &Route| other.verb == route.verb && other.listener == route.listener;
+            let found = ROUTES.iter().position(|other| same(other) && fit(other, &path).is_some());
             assert_eq!(found, Some(position), "{path}");
         }
     }

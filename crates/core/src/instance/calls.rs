@@ -277,11 +277,8 @@ fn fail_all(served: &Served, flight: &mut Flight, targets: &[usize], error: &Inf
 
 fn fail(served: &Served, member: &mut Member, error: &InferError) {
     if let Some(job) = member.job.take() {
-        if matches!(error, InferError::Cancelled) || job.is_cancelled() {
-            served.statistics.cancelled(job.arrived);
-        } else {
-            served.statistics.failed(job.arrived);
-        }
+        let told = if job.is_cancelled() { &InferError::Cancelled } else { error };
+        served.statistics.failed(job.arrived, told);
         job.answer(Err(error.clone()));
     }
 }
@@ -322,7 +319,7 @@ fn succeed(delivery: &Delivery<'_>, member: &mut Member, outputs: Vec<crate::req
     let Some(mut job) = member.job.take() else { return };
     let served = delivery.served;
     if job.is_cancelled() {
-        served.statistics.cancelled(job.arrived);
+        served.statistics.failed(job.arrived, &InferError::Cancelled);
     } else {
         served.statistics.succeeded(u64::from(job.rows.max(1)), job.arrived, delivery.times);
     }

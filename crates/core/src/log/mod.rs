@@ -80,6 +80,8 @@ pub type PublicNames = HashMap<String, String>;
 struct Shared {
     levels: LogLevels,
     dropped: AtomicU64,
+    /// The same, never set back.
+    lost: AtomicU64,
     names: ArcSwap<PublicNames>,
 }
 
@@ -103,7 +105,8 @@ impl Log {
     fn with_sink(options: &LogOptions, main: Box<dyn Write + Send>) -> io::Result<Self> {
         let (queue, entries) = sync_channel(QUEUE);
         let levels = options.level;
-        let shared = Arc::new(Shared { levels, dropped: AtomicU64::new(0), names: ArcSwap::default() });
+        let shared =
+            Arc::new(Shared { levels, dropped: AtomicU64::new(0), lost: AtomicU64::new(0), names: ArcSwap::default() });
         let files = options.dir.as_ref().map(|dir| ModelFiles::open(dir)).transpose()?;
         let writer = Writer { main, files, format: options.format, shared: Arc::clone(&shared) };
         thread::Builder::new().name("naiad-log".to_owned()).spawn(move || writer.run(&entries))?;
@@ -125,7 +128,13 @@ impl Log {
     pub fn write(&self, record: Record) {
         if self.takes(record.level) && self.queue.try_send(Entry::Record(record)).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Records that the queue could not take so far.
+    pub fn dropped(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
     }
 
     /// Queues a record without fields.

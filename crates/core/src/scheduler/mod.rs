@@ -35,6 +35,9 @@ pub trait Scheduler: Debug + Send + Sync {
     /// Adds a worker, a replacement for a lost one say.
     fn attach(&self, worker: WorkerHandle);
 
+    /// How many requests wait in line.
+    fn queued(&self) -> usize;
+
     /// How many workers live.
     fn workers(&self) -> usize;
 

@@ -23,8 +23,10 @@ use crate::error::InferError;
 use crate::http::Frontend;
 use crate::http::connection;
 use crate::http::host::Hosts;
+use crate::http::routes::Listener;
 use crate::log::{Log, Record};
-use crate::options::{CoreOptions, parse};
+use crate::metrics::Machine;
+use crate::options::{CoreOptions, ListenerOptions, parse};
 use crate::spec::{IndexRow, ModelSpec};
 use commands::Commands;
 
@@ -38,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Arc<Engine>,
     pub(crate) gate: Gate,
     pub(crate) log: Log,
+    pub(crate) machine: Machine,
     pub(crate) commands: Commands,
     boot_id: String,
     ready: AtomicBool,
@@ -110,7 +113,7 @@ pub struct Addresses {
     pub http: Option<String>,
     /// Off until it exists.
     pub grpc: Option<String>,
-    /// Off until it exists.
+    /// `host:port` of the metrics listener.
     pub metrics: Option<String>,
     /// New at every start.
     pub boot_id: String,
@@ -152,6 +155,7 @@ impl Server {
             engine,
             gate,
             log,
+            machine: Machine::default(),
             commands: Commands::default(),
             boot_id: listener::boot_id()?,
             ready: AtomicBool::new(false),
@@ -180,15 +184,25 @@ impl Server {
     /// The same, with connections that are looked at so often.
     pub(crate) fn listen(&self, look: Duration) -> Result<Addresses, InferError> {
         let _context = self.handle.enter();
-        let mut http = None;
-        if let Some(options) = &self.shared.options.http {
-            let (listener, address) = listener::bind(options)?;
-            let hosts = Hosts::new(address, &self.shared.options.allowed_hosts);
-            let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), hosts, look });
-            self.handle.spawn(connection::serve(listener, front, self.stop.subscribe()));
-            http = Some(address.to_string());
-        }
-        Ok(Addresses { http, grpc: None, metrics: None, boot_id: self.shared.boot_id.clone() })
+        let options = &self.shared.options;
+        let http = self.listen_http(options.http.as_ref(), Listener::V2, look)?;
+        let metrics = options.metrics.as_ref().map(|metrics| &metrics.listener);
+        let metrics = self.listen_http(metrics, Listener::Metrics, look)?;
+        Ok(Addresses { http, grpc: None, metrics, boot_id: self.shared.boot_id.clone() })
+    }
+
+    fn listen_http(
+        &self,
+        options: Option<&ListenerOptions>,
+        kind: Listener,
+        look: Duration,
+    ) -> Result<Option<String>, InferError> {
+        let Some(options) = options else { return Ok(None) };
+        let (listener, address) = listener::bind(options)?;
+        let hosts = Hosts::new(address, &self.shared.options.allowed_hosts);
+        let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), listener: kind, hosts, look });
+        self.handle.spawn(connection::serve(listener, front, self.stop.subscribe()));
+        Ok(Some(address.to_string()))
     }
 
     /// What clients ask Python to do.

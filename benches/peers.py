@@ -13,6 +13,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CACHE = CHECKOUT / ".cache" / "benches"
+PIP_PYTHON = CHECKOUT / ".tools" / "uv" / "bin" / "python"  # .venv has no pip, and uv cannot download
 TRITON = "nvidia-pytriton==0.7.0"  # carries Triton 2.51
 TRITONCLIENT = "tritonclient==2.38.0"  # the last wheel that carries perf_analyzer
 
@@ -43,9 +44,8 @@ def _unpack(requirement: str, folder: Path) -> None:
         return
     _say(f"downloading {requirement}")
     wheels = folder.with_suffix(".wheels")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(wheels), requirement], check=True
-    )
+    download = [str(PIP_PYTHON), "-m", "pip", "download", "-q", "--no-deps", "-d", str(wheels)]
+    subprocess.run([*download, requirement], check=True)
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)

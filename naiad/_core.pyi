@@ -57,14 +57,17 @@ class Core:
         A version that it replaces takes no new requests; call `retire_replaced` to wait for the old ones.
         """
 
-    def retire(self, model: str, version: int, drain_millis: int) -> bool:
-        """Takes a version out of service, waits (detached) for its requests, closes its workers.
+    def withdraw(self, model: str, version: int) -> bool:
+        """Takes a version out of service at once; call `retire_replaced` to wait for its requests.
 
-        False if some had to be cut off at the deadline.
+        False if it is not published.
         """
 
     def retire_replaced(self, model: str, drain_millis: int) -> bool:
-        """The same for what `publish` replaced under this name."""
+        """Waits (detached) for requests of what `publish` replaced and `withdraw` took out under this name.
+
+        Then closes its workers. False if some requests had to be cut off at the deadline.
+        """
 
     def set_index(self, rows: bytes) -> None:
         """Tells the core the repository index: a list of `{"name","version","state","reason"}`."""

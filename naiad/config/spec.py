@@ -19,10 +19,7 @@ def model_spec(
     labels: Mapping[str, Sequence[str]],
     hold_until: int = 0,
 ) -> dict[str, Any]:
-    """The JSON document of `Core.publish`.
-
-    `default_version` and `load_duration_secs` stay at nothing until the caller knows better.
-    """
+    """The JSON document of `Core.publish`; `default_version` and `load_us` wait for who knows them."""
     bound = DEFAULT_QUEUE_BOUND
     scheduler: dict[str, Any] = {"kind": "direct"}
     if config.dynamic_batching is not None:
@@ -53,7 +50,7 @@ def model_spec(
         "workers": list(workers),
         "default_version": False,
         "metric_tags": _strings(config.document.get("metric_tags")),
-        "load_duration_secs": 0.0,
+        "load_us": 0,
     }
 
 

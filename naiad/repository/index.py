@@ -31,11 +31,21 @@ def scan(repositories: Sequence[Path]) -> Mapping[str, ModelDirectory]:
             if not entry.is_dir() or entry.name.startswith("."):
                 continue
             model = look_at(entry)
-            if model.name in found:
-                problem = "model appears in two or more repositories"
-                model = ModelDirectory(model.name, model.path, (), problem)
-            found[model.name] = model
+            found[model.name] = _twice(model) if model.name in found else model
     return found
+
+
+def locate(name: str, repositories: Sequence[Path]) -> ModelDirectory | None:
+    """The directory of one model; None if no repository has it."""
+    paths = [repository / name for repository in repositories if (repository / name).is_dir()]
+    if not paths:
+        return None
+    model = look_at(paths[0])
+    return _twice(model) if len(paths) > 1 else model
+
+
+def _twice(model: ModelDirectory) -> ModelDirectory:
+    return ModelDirectory(model.name, model.path, (), "model appears in two or more repositories")
 
 
 def look_at(directory: Path) -> ModelDirectory:

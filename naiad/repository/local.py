@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
-Snapshot = Mapping[str, tuple[int, int]]
+Snapshot = Mapping[str, tuple[int, ...]]
 MAX_FILES = 10_000
 
 
-def snapshot(directory: Path) -> Snapshot:
-    """(mtime in ns, size) by path relative to the directory; files that vanish meanwhile are left out."""
-    seen: dict[str, tuple[int, int]] = {}
-    for path in directory.rglob("*"):
+def snapshot(directory: Path, problem: str = "") -> Snapshot:
+    """(mtime in ns, size, inode) of each file and folder by relative path; what vanishes meanwhile is left out.
+
+    Links are followed, for repositories are often made of them. `problem` is what else is wrong with the model.
+    """
+    seen: dict[str, tuple[int, ...]] = {f"\0{problem}": ()} if problem else {}
+    walked: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(directory, followlinks=True):
         if len(seen) >= MAX_FILES:
             break
-        try:
-            status = path.stat()
-        except OSError:
+        place = _stat(folder)
+        if place is None or (place.st_dev, place.st_ino) in walked:
+            folders.clear()  # a link in a circle
             continue
-        if path.is_file():
-            seen[str(path.relative_to(directory))] = (status.st_mtime_ns, status.st_size)
+        walked.add((place.st_dev, place.st_ino))
+        folders[:] = [name for name in folders if name != "__pycache__"]  # written by loading itself
+        relative = os.path.relpath(folder, directory)
+        seen[relative] = (place.st_ino,)
+        for file in files:
+            status = _stat(os.path.join(folder, file))
+            if status is not None:
+                seen[os.path.normpath(os.path.join(relative, file))] = (
+                    status.st_mtime_ns,
+                    status.st_size,
+                    status.st_ino,
+                )
     return seen
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None

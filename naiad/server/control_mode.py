@@ -4,98 +4,174 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Executor
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from naiad.repository.index import scan
 from naiad.repository.local import Snapshot, snapshot
+from naiad.server.lanes import Lanes
 from naiad.server.models import Models, Refused
 from naiad.server.states import States
 
 log = logging.getLogger("naiad.control_mode")
 
+SETTLE_SECS = 2.0
+"""A change is looked at again after this time, or after the poll interval if that is shorter."""
+INDEX_SECS = 1.0
 
-def load_all(models: Models, names: Sequence[str], pool: Executor) -> bool:
+
+def load_quietly(models: Models, name: str) -> bool:
+    """Loads a model; whether it became READY. Why not stands in the log and the index."""
+    try:
+        models.load(name)
+    except Refused:
+        return False
+    except Exception:
+        log.exception("loading '%s' failed unexpectedly", name, extra={"fields": {"model": name}})
+        return False
+    return True
+
+
+def load_all(models: Models, names: Sequence[str], lanes: Lanes) -> bool:
     """Loads the models side by side; whether all of them became READY."""
-
-    def attempt(name: str) -> bool:
-        try:
-            models.load(name)
-        except Refused:
-            return False  # it is in the log and the index
-        except Exception:
-            log.exception("loading '%s' failed unexpectedly", name, extra={"fields": {"model": name}})
-            return False
-        return True
-
-    return all(list(pool.map(attempt, names)))
+    loading = [lanes.submit(name, partial(load_quietly, models, name)) for name in names]
+    return all([load.result() for load in loading])
 
 
 def names_at_start(mode: str, asked: Sequence[str], repositories: Sequence[Path], states: States) -> list[str]:
     """Which models the start loads; those of the repositories that it does not are known to the index."""
-    found = list(scan(repositories))
-    for name in found:
-        states.know(name)
-    if mode != "explicit":
-        return found
-    if list(asked) == ["*"]:
-        return found
+    found = look(repositories, states)
+    if mode != "explicit" or list(asked) == ["*"]:
+        return list(found)
     return list(dict.fromkeys(asked))
 
 
-class Poller:
-    """Scans the repositories and loads what is new or changed, unloads what is gone."""
+def look(repositories: Sequence[Path], states: States) -> Mapping[str, str]:
+    """Tells the index what lies in the repositories: names, and what is wrong with a directory."""
+    found = {name: model.problem for name, model in scan(repositories).items()}
+    states.look(found)
+    return found
 
-    def __init__(self, models: Models, states: States, *, repositories: Sequence[Path], seconds: float) -> None:
-        self._models = models
-        self._states = states
-        self._repositories = repositories
-        self._seconds = seconds
-        self._seen: dict[str, Snapshot] = {}
-        self._changing: dict[str, Snapshot] = {}
+
+class Repeated:
+    """A thread that looks at the repositories now and then; nothing it meets ends it."""
+
+    def __init__(self, name: str) -> None:
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="poll", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Takes what is there now as known, then scans."""
-        self._seen = self._look()
+        """Starts looking."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the scanning."""
+        """Ends it."""
         self._stop.set()
 
-    def _look(self) -> dict[str, Snapshot]:
-        return {name: snapshot(model.path) for name, model in scan(self._repositories).items()}
-
     def _run(self) -> None:
-        while not self._stop.wait(self._seconds):
+        while not self._stop.wait(self._interval()):
             try:
-                self._scan()
+                self._once()
             except OSError as error:
-                # One unreadable moment must not end polling.
-                log.warning("scanning the model repository: %s", error)
+                # One unreadable moment must not end it, nor unload what it cannot see.
+                log.warning("the model repository cannot be read: %s", error.strerror)
             except Exception:
-                log.exception("scanning the model repository failed unexpectedly")
+                log.exception("looking at the model repository failed unexpectedly")
 
-    def _scan(self) -> None:
-        there = self._look()
-        for name in [name for name in self._seen if name not in there]:
-            del self._seen[name]
-            self._models.unload(name)
-            self._states.forget(name)
-        for name, files in there.items():
-            if self._seen.get(name) == files:
-                self._changing.pop(name, None)
+    def _interval(self) -> float:
+        raise NotImplementedError
+
+    def _once(self) -> None:
+        raise NotImplementedError
+
+
+class IndexWatch(Repeated):
+    """Explicit mode: the index names models that were put into or taken out of a repository (W66)."""
+
+    def __init__(self, states: States, repositories: Sequence[Path]) -> None:
+        super().__init__("index")
+        self._states = states
+        self._repositories = repositories
+        self._seen: list[int] = []
+
+    def _interval(self) -> float:
+        return INDEX_SECS
+
+    def _once(self) -> None:
+        now = [repository.stat().st_mtime_ns for repository in self._repositories]
+        if now != self._seen:
+            look(self._repositories, self._states)
+            self._seen = now
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a look at the repositories calls for."""
+
+    load: list[str]
+    unload: list[str]
+    settling: list[str]
+    """Models that changed and may still be changing."""
+
+
+class Changes:
+    """Compares looks at the repositories: a change counts once two looks in a row saw the same."""
+
+    def __init__(self, seen: Mapping[str, Snapshot]) -> None:
+        self._acted = dict(seen)
+        self._last = dict(seen)
+
+    def look(self, now: Mapping[str, Snapshot]) -> Step:
+        """The step for this look; each change is in one step only."""
+        step = Step([], [], [])
+        for name in sorted({*now, *self._acted}):
+            files = now.get(name)
+            if files == self._acted.get(name):
                 continue
-            # A file that is still being copied changes again: load what two scans saw alike.
-            if name in self._seen and self._changing.get(name) != files:
-                self._changing[name] = files
-                continue
-            self._seen[name] = files
-            self._changing.pop(name, None)
-            try:
-                self._models.load(name)
-            except Refused:
-                pass  # it is in the log and the index; it is tried again when its files change
+            if files != self._last.get(name):
+                step.settling.append(name)
+            elif files is None:
+                del self._acted[name]
+                step.unload.append(name)
+            else:
+                self._acted[name] = files
+                step.load.append(name)
+        self._last = dict(now)
+        return step
+
+
+class Poller(Repeated):
+    """Poll mode: loads what is new or changed, unloads what is gone."""
+
+    def __init__(
+        self, models: Models, lanes: Lanes, states: States, *, repositories: Sequence[Path], seconds: float
+    ) -> None:
+        super().__init__("poll")
+        self._models = models
+        self._states = states
+        self._lanes = lanes
+        self._repositories = repositories
+        self._seconds = seconds
+        self._changes = Changes(self._look())  # what is there now is loaded by the start
+        self._settling = False
+
+    def _look(self) -> dict[str, Snapshot]:
+        return {name: snapshot(model.path, model.problem) for name, model in scan(self._repositories).items()}
+
+    def _interval(self) -> float:
+        return min(self._seconds, SETTLE_SECS) if self._settling else self._seconds
+
+    def _once(self) -> None:
+        step = self._changes.look(self._look())
+        self._settling = bool(step.settling)
+        for name in step.unload:
+            self._lanes.submit(name, partial(self._unload, name))
+        for name in step.load:
+            # It does not wait: a model that loads slowly does not hold up the others.
+            self._lanes.submit(name, partial(load_quietly, self._models, name))
+
+    def _unload(self, name: str) -> None:
+        self._models.unload(name)
+        self._states.gone(name)

@@ -30,5 +30,5 @@ def install(write: Callable[[bytes], None]) -> None:
     """Sends the records of `naiad.*` to the core."""
     logger = logging.getLogger("naiad")
     logger.handlers = [CoreHandler(write)]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)  # the core knows which levels are wanted
     logger.propagate = False

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import logging
-import shutil
-import tempfile
 import threading
 import time
 import traceback
@@ -21,16 +17,16 @@ from naiad._core import Core, CoreError
 from naiad.config import pbtxt
 from naiad.config.pbtxt import PartialConfig
 from naiad.errors import ConfigError, LoadError, NaiadError
-from naiad.repository.index import ModelDirectory, look_at
-from naiad.repository.paths import below, is_model_name
+from naiad.repository.index import ModelDirectory, locate
+from naiad.repository.paths import is_model_name
 from naiad.repository.versions import chosen
+from naiad.server.drains import Drains
 from naiad.server.loader import Loaded, Loader, LoadRequest
+from naiad.server.overrides import Overrides
 from naiad.server.states import LOADING, READY, UNAVAILABLE, UNLOADING, States
 from naiad.server.supervisor import Supervisor, Worker
 
 log = logging.getLogger("naiad.models")
-
-DRAIN_MILLIS = 30_000
 
 
 class Refused(NaiadError):
@@ -47,6 +43,7 @@ class ModelsOptions:
 
     repositories: Sequence[Path]
     config_name: str | None
+    load_retries: int = 0
 
 
 class Models:
@@ -61,7 +58,8 @@ class Models:
         self._states = states
         self._options = options
         self._published: dict[str, dict[int, Loaded]] = {}
-        self._overrides: defaultdict[str, set[Path]] = defaultdict(set)
+        self._drains = Drains(core, supervisor)
+        self._overrides = Overrides()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
 
@@ -74,13 +72,14 @@ class Models:
         return [name for name, versions in list(self._published.items()) if versions]
 
     def workers(self) -> list[Worker]:
-        """Every worker that serves or could serve."""
-        return [
+        """Every worker that serves, could serve or still finishes."""
+        serving = [
             worker
             for versions in list(self._published.values())
             for loaded in list(versions.values())
             for worker in loaded.workers
         ]
+        return serving + self._drains.workers()
 
     # -- load -------------------------------------------------------------------------------------------------------
 
@@ -102,55 +101,41 @@ class Models:
             except OSError as error:
                 raise self._failed(name, f"the model's directory cannot be read: {error.strerror}") from error
             finally:
-                self._sweep_overrides(name)
+                self._sweep(name)
 
     def _directory(self, name: str, files: Mapping[str, str] | None) -> ModelDirectory:
         if files:
-            return look_at(self._write_override(name, files))
-        found = [root / name for root in self._options.repositories if (root / name).is_dir()]
-        if not found:
+            roots = [self._overridden(name, files)]
+        else:
+            roots = list(self._options.repositories)
+        model = locate(name, roots)
+        if model is None:
             text = f"failed to load '{name}', failed to poll from model repository"
             self._states.missing(name, text)
             raise Refused("internal", text)
-        if len(found) > 1:
-            raise ConfigError("model appears in two or more repositories")
-        model = look_at(found[0])
         if model.problem:
             raise ConfigError(model.problem)
         return model
 
-    def _write_override(self, name: str, files: Mapping[str, str]) -> Path:
-        """The given files as a model directory that replaces the repository's (W68)."""
-        parent = Path(tempfile.mkdtemp(prefix="naiad-"))
-        self._overrides[name].add(parent)
-        root = parent / name
+    def _overridden(self, name: str, files: Mapping[str, str]) -> Path:
+        """A repository of one model: the given files in place of the model's directory (W68)."""
         try:
-            root.mkdir()
-            for relative, content in files.items():
-                path = below(root, relative)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(base64.b64decode(content, validate=True))
-        except (ConfigError, binascii.Error) as error:
+            return self._overrides.write(name, files).parent
+        except ConfigError as error:
             raise Refused("invalid_arg", f"failed to load '{name}': file override: {error}") from error
         except OSError as error:
             raise Refused("internal", f"failed to load '{name}': file override: {error.strerror}") from error
-        return root
 
-    def _sweep_overrides(self, name: str) -> None:
-        """Removes directories made from `file:` content that no published version was loaded from.
-
-        Those of a version that serves stay, for a worker that is started again reads its files anew.
-        """
-        used = {loaded.directory.parent for loaded in self._published.get(name, {}).values()}
-        for unused in self._overrides.get(name, set()) - used:
-            shutil.rmtree(unused, ignore_errors=True)
-            self._overrides[name].discard(unused)
+    def _sweep(self, name: str) -> None:
+        """Removes overridden directories that no version needs any more."""
+        if not self._drains.is_busy(name):
+            with self._guard:
+                used = {loaded.directory for loaded in self._published.get(name, {}).values()}
+            self._overrides.sweep(name, used=used)
 
     def clean(self) -> None:
-        """Removes every directory made from `file:` content: the server ends."""
-        for parents in list(self._overrides.values()):
-            for parent in list(parents):
-                shutil.rmtree(parent, ignore_errors=True)
+        """Removes what the server has written: it ends."""
+        self._overrides.clean()
 
     def _configuration(self, directory: ModelDirectory, override: str | None) -> PartialConfig:
         if override is not None:
@@ -160,8 +145,9 @@ class Models:
     def _versions(self, directory: ModelDirectory, partial: PartialConfig) -> list[int]:
         versions = chosen(partial.message.version_policy, list(directory.versions))
         if not versions:
-            there = ", ".join(map(str, directory.versions)) or "none"
-            raise ConfigError(f"version_policy: no version folder matches; the model has {there}")
+            there = ", ".join(map(str, directory.versions))
+            text = f"at least one version must be available under the version policy of model '{directory.name}'"
+            raise ConfigError(f"{text}; it has {there}")
         return versions
 
     def _load_versions(self, directory: ModelDirectory, partial: PartialConfig, versions: Sequence[int]) -> None:
@@ -179,9 +165,9 @@ class Models:
             except LoadError as error:
                 failures.append(error)
                 continue
-            took = round(time.monotonic() - begin, 3)
-            fresh[version].spec["load_duration_secs"] = took
-            fields = {"model": name, "version": version, "took_secs": took}
+            took = time.monotonic() - begin
+            fresh[version].spec["load_us"] = int(took * 1e6)
+            fields = {"model": name, "version": version, "took_secs": round(took, 3)}
             log.info("successfully loaded '%s' version %d", name, version, extra={"fields": fields})
         if not failures:
             failures = self._publish(name, fresh)
@@ -191,15 +177,20 @@ class Models:
             raise Refused("invalid_arg", f"load failed for model '{name}': {parts}")
 
     def _bring_up(self, request: LoadRequest) -> Loaded:
-        try:
-            return self._loader.load(request)
-        except LoadError:
-            raise
-        except Exception as error:  # a bug of ours must not leave the version LOADING for ever
-            cause = f"unexpected {type(error).__name__}; see the log"
-            failure = LoadError(model=request.model, version=request.version, stage="load", cause=cause)
-            failure.add_note(traceback.format_exc())
-            raise failure from error
+        """One version, with as many further attempts as `--model-load-retry-count` says."""
+        for left in range(self._options.load_retries, -1, -1):
+            try:
+                return self._loader.load(request)
+            except LoadError as error:
+                failure = error
+            except Exception as error:  # a bug of ours must not leave the version LOADING for ever
+                cause = f"unexpected {type(error).__name__}; see the log"
+                failure = LoadError(model=request.model, version=request.version, stage="load", cause=cause)
+                failure.add_note(traceback.format_exc())
+            if left:
+                fields = {**failure.record(), "attempts_left": left}
+                log.warning("a load failed and is tried again", extra={"fields": fields})
+        raise failure
 
     def _abandon(self, name: str, fresh: Mapping[int, Loaded], failures: Sequence[LoadError]) -> None:
         """Reports the failures and stops the workers of versions that were not published because of them."""
@@ -210,10 +201,13 @@ class Models:
         for version in sorted({*fresh, *(version for version in reasons if version is not None)}):
             loaded = fresh.get(version)
             if loaded is not None and serving.get(version) is not loaded:
-                self._discard(self._supervisor.release(loaded.workers))
+                for worker in self._supervisor.release(loaded.workers):
+                    self._supervisor.discard(worker)
+            reason = reasons.get(version, "another version of the model failed to load")
             if version not in serving:
-                other = "another version of the model failed to load"
-                self._states.set(name, version, UNAVAILABLE, reasons.get(version, other))
+                self._states.set(name, version, UNAVAILABLE, reason)
+            elif serving[version] is not loaded:
+                self._states.kept(name, version, reason)
 
     def _publish(self, name: str, fresh: Mapping[int, Loaded]) -> list[LoadError]:
         """Makes the fresh versions serve, then lets go of what they replace and of versions that were not chosen."""
@@ -233,12 +227,7 @@ class Models:
                 current[version] = loaded
             self._states.set(name, version, READY)
             self._loader.keep(loaded, self._follow(name, version, loaded))
-        if replaced:
-            self._core.retire_replaced(name, DRAIN_MILLIS)
-            self._discard(replaced)
-        if not failures:
-            for version in [version for version in current if version not in fresh]:
-                self._retire(name, version)
+        self._retire(name, [] if failures else [version for version in current if version not in fresh], replaced)
         return failures
 
     def _follow(self, name: str, version: int, loaded: Loaded) -> Callable[[str | None], None]:
@@ -248,9 +237,13 @@ class Models:
             with self._guard:  # the version may be replaced or retired at any moment
                 if self._published.get(name, {}).get(version) is not loaded:
                     return
-                if any(worker.exit is None for worker in self._supervisor.current(loaded.workers)):
-                    reason = None
-                self._states.set(name, version, READY if reason is None else UNAVAILABLE, reason or "")
+                workers = self._supervisor.current(loaded.workers)
+                lost = sum(worker.exit is not None for worker in workers)
+                text = reason or ""
+                if 0 < lost < len(workers):
+                    text = f"{lost} of {len(workers)} workers are lost" + (f": {reason}" if reason else "")
+                down = lost == len(workers) and reason is not None
+                self._states.impair(name, version, text, down=down)
 
         return on_state
 
@@ -271,30 +264,39 @@ class Models:
     # -- unload -----------------------------------------------------------------------------------------------------
 
     def unload(self, name: str) -> None:
-        """Unloads a model; unknown or unloaded is fine (W8)."""
+        """Takes a model out of service; its requests finish later (W70). Unknown or unloaded is fine (W8)."""
         with self._lock(name):
             self._states.want(name, wanted=False)
-            for version in list(self._published.get(name, {})):
-                self._retire(name, version)
-            self._sweep_overrides(name)
+            self._retire(name, list(self._published.get(name, {})), [])
+            self._sweep(name)
 
-    def _retire(self, name: str, version: int) -> None:
-        with self._guard:
-            loaded = self._published[name].pop(version)
-        self._states.set(name, version, UNLOADING)
-        workers = self._supervisor.release(loaded.workers)
-        self._core.retire(name, version, DRAIN_MILLIS)
-        self._discard(workers)
-        self._states.set(name, version, UNAVAILABLE, "unloaded")
-        log.info("unloaded '%s' version %d", name, version, extra={"fields": {"model": name, "version": version}})
+    def _retire(self, name: str, versions: Sequence[int], replaced: Sequence[Worker]) -> None:
+        """Takes the versions out of service, and lets them and the replaced workers finish in the background."""
+        workers = list(replaced)
+        for version in versions:
+            with self._guard:
+                loaded = self._published[name].pop(version)
+            self._states.set(name, version, UNLOADING)
+            workers += self._supervisor.release(loaded.workers)
+            self._core.withdraw(name, version)
 
-    def _discard(self, workers: Sequence[Worker]) -> None:
-        for worker in workers:
-            try:
-                self._supervisor.discard(worker)
-            except CoreError as error:
-                log.warning("closing a worker: %s", error)
+        def gone() -> None:
+            for version in versions:
+                self._states.unloaded(name, version)
+                fields = {"model": name, "version": version}
+                log.info("successfully unloaded '%s' version %d", name, version, extra={"fields": fields})
+            lock = self._lock(name)
+            if lock.acquire(blocking=False):  # a load that runs now sweeps at its end
+                try:
+                    self._sweep(name)
+                finally:
+                    lock.release()
+
+        if workers or versions:
+            self._drains.start(name, workers, gone)
 
 
 def _reason(error: LoadError) -> str:
-    return f"{error.stage}: {error.cause}" + (f" (fix: {error.fix})" if error.fix else "")
+    """A failure in one line; what is wrong with the model's directory needs no word for its stage (W66)."""
+    stage = "" if error.stage == "repository" else f"{error.stage}: "
+    return f"{stage}{error.cause}" + (f" (fix: {error.fix})" if error.fix else "")

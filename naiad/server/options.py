@@ -51,6 +51,7 @@ TABLE: tuple[Option, ...] = (
     _option(_REPOSITORY, "disable-auto-complete-config", "bool", False, "take config.pbtxt as it is"),
     _option(_REPOSITORY, "model-config-name", "text", "", "use configs/NAME.pbtxt of a model where it exists"),
     _option(_REPOSITORY, "model-load-thread-count", "int", 4, "models that load at the same time"),
+    _option(_REPOSITORY, "model-load-retry-count", "int", 0, "further attempts where a load fails"),
     _option(_REPOSITORY, "model-load-timeout-secs", "float", 600.0, "seconds that one step of a load may take"),
     _option(_REPOSITORY, "allow-file-override", "bool", False, "'file:' content in a load call without a key"),
     _option(_HTTP, "allow-http", "bool", True, "listen for HTTP"),
@@ -92,13 +93,14 @@ POSITIVE = frozenset({"repository-poll-secs", "model-load-timeout-secs"})
 MOST = {"int": 2**63 - 1, "float": 100_000_000}
 """Seconds: three years, for a clock that counts in nanoseconds overflows."""
 
+METRICS_SWITCHES = ("counter_latencies", "histogram_latencies")
+
 ALIASES = {"model-store": "model-repository"}
 
 LATER = frozenset({
     "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory", "cache-config",
     "grpc-header-forward-pattern", "grpc-restricted-protocol", "grpc-use-ssl", "grpc-use-ssl-mutual",
-    "http-header-forward-pattern", "http-restricted-api", "model-load-retry-count",
-    "model-namespacing",
+    "http-header-forward-pattern", "http-restricted-api", "model-namespacing",
     "rate-limit", "rate-limit-resource", "response-cache-byte-size", "trace-config", "trace-file", "trace-level",
     "trace-rate", "trace-count", "trace-log-frequency", "strict-model-config",
 })  # fmt: skip
@@ -126,6 +128,7 @@ class ServeOptions:
     disable_auto_complete_config: bool
     model_config_name: str
     model_load_thread_count: int
+    model_load_retry_count: int
     model_load_timeout_secs: float
     allow_file_override: bool
     allow_http: bool
@@ -258,11 +261,19 @@ def _checked(options: ServeOptions) -> ServeOptions:
         _refuse(f"option --model-control-mode: expected {', '.join(modes)}, got '{options.model_control_mode}'")
     if options.load_model and options.model_control_mode != "explicit":
         _refuse("option --load-model: works with --model-control-mode=explicit only")
+    if "*" in options.load_model and len(options.load_model) > 1:
+        _refuse("option --load-model: '*' means all models, so it must be the only one")
     if options.log_format not in ("", "default", "ISO8601", "json"):
         _refuse(f"option --log-format: expected default, ISO8601 or json, got '{options.log_format}'")
     for option in TABLE:
         if option.kind in ("int", "float"):
             _check_number(option, getattr(options, option.field))
+    for setting in options.metrics_config:
+        name, _, value = setting.partition("=")
+        if name not in METRICS_SWITCHES or value.lower() not in TRUE | FALSE:
+            _refuse(
+                f"option --metrics-config: expected one of {', '.join(METRICS_SWITCHES)} with =BOOL, got '{setting}'"
+            )
     for name in ("http-port", "metrics-port"):
         port = getattr(options, name.replace("-", "_"))
         if not 0 <= port <= 65535:

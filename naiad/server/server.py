@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from naiad import __version__, keys, settings
 from naiad._core import Core, CoreError
 from naiad.errors import ConfigError, NaiadError
 from naiad.server import control_mode, keys_file, logs, metrics
+from naiad.server.lanes import Lanes
 from naiad.server.loader import Loader
 from naiad.server.main_thread import MainThread
 from naiad.server.models import Models, ModelsOptions, Refused
@@ -158,13 +159,15 @@ class InferenceServer:
             hold=settings.read().delay_scheduler,
         )
         models_options = ModelsOptions(
-            repositories=options.model_repository, config_name=options.model_config_name or None
+            repositories=options.model_repository,
+            config_name=options.model_config_name or None,
+            load_retries=options.model_load_retry_count,
         )
         self._models = Models(
             self._core, loader=loader, supervisor=self._supervisor, states=self._states, options=models_options
         )
-        self._pool = ThreadPoolExecutor(max(1, options.model_load_thread_count), thread_name_prefix="load")
-        self._poller: control_mode.Poller | None = None
+        self._lanes = Lanes(options.model_load_thread_count, name="load")
+        self._watch: control_mode.Repeated | None = None
         self._status = 0
 
     def run(self) -> int:
@@ -200,6 +203,7 @@ class InferenceServer:
     def _load_at_start(self) -> None:
         options = self._options
         try:
+            self._watch = self._watched()  # first, so that what changes from now on is seen
             names = control_mode.names_at_start(
                 options.model_control_mode, options.load_model, options.model_repository, self._states
             )
@@ -207,18 +211,29 @@ class InferenceServer:
             log.error("the model repository cannot be read: %s", error)
             self._fail_start()
             return
+        whole = control_mode.load_all(self._models, names, self._lanes)
+        self._states.started()
+        if not whole and options.exit_on_error:
+            self._fail_start()
+
+    def _watched(self) -> control_mode.Repeated | None:
+        """Who looks at the repositories from now on: what is there now is known."""
+        options = self._options
+        watch: control_mode.Repeated
         if options.model_control_mode == "poll":
-            self._poller = control_mode.Poller(
+            watch = control_mode.Poller(
                 self._models,
+                self._lanes,
                 self._states,
                 repositories=options.model_repository,
                 seconds=options.repository_poll_secs,
             )
-            self._poller.start()
-        whole = control_mode.load_all(self._models, names, self._pool)
-        self._states.started()
-        if not whole and options.exit_on_error:
-            self._fail_start()
+        elif options.model_control_mode == "explicit":
+            watch = control_mode.IndexWatch(self._states, options.model_repository)
+        else:
+            return None
+        watch.start()
+        return watch
 
     def _fail_start(self) -> None:
         self._status = 1
@@ -237,7 +252,7 @@ class InferenceServer:
                     fields = {key: document[key] for key in ("model", "version", "started", "reason")}
                     log.warning("a worker's channel ended", extra={"fields": fields})
                 else:
-                    self._pool.submit(self._perform, document)
+                    self._lanes.submit(document.get("model", ""), partial(self._perform, document))
 
     def _perform(self, command: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"ok": True, "body": None}
@@ -290,8 +305,8 @@ class InferenceServer:
         try:
             self._states.close()
             log.info("shutting down")
-            if self._poller is not None:
-                self._poller.stop()
+            if self._watch is not None:
+                self._watch.stop()
             self._stopped.wait(self._options.drain_delay)
             self._stopped.set()
             if not self._core.drain(int(self._options.exit_timeout_secs * 1000)):

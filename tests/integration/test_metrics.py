@@ -22,7 +22,9 @@ def samples(text: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
     found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            found.setdefault(sample.name.removesuffix("_total"), {})[tuple(sorted(sample.labels.items()))] = sample.value
+            found.setdefault(sample.name.removesuffix("_total"), {})[tuple(sorted(sample.labels.items()))] = (
+                sample.value
+            )
     return found
 
 
@@ -145,7 +147,10 @@ def test_a_scrape_needs_the_scope(repository, tmp_path, start):
     rows = [keys.row(key, scopes=[scope], services=["*"]) for scope, key in made.items()]
     (tmp_path / "keys.json").write_text(json.dumps({"keys": rows}))
     server = start("--keys-file", str(tmp_path / "keys.json"))
-    status = {name: server.send("GET", "/metrics", at=server.metrics, X_API_Key=key.reveal()).status for name, key in made.items()}
+    status = {
+        name: server.send("GET", "/metrics", at=server.metrics, X_API_Key=key.reveal()).status
+        for name, key in made.items()
+    }
     assert status == {"metrics": 200, "infer": 403, "admin": 200}
     assert server.send("GET", "/metrics", at=server.metrics).status == 401
 

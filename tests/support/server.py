@@ -127,7 +127,17 @@ def until(probe: Callable[[], Any], seconds: float, message: Callable[[], str]) 
 def serve(repository: Path, log: Path, *options: str, environment: dict[str, str] | None = None) -> Iterator[Serve]:
     """Starts a server on a free port; end-of-file on the ready pipe means that it died."""
     read_end, write_end = os.pipe()
-    command = [*COMMAND, "--model-repository", str(repository), "--http-port", "0", "--metrics-port", "0", "--ready-fd", str(write_end)]
+    command = [
+        *COMMAND,
+        "--model-repository",
+        str(repository),
+        "--http-port",
+        "0",
+        "--metrics-port",
+        "0",
+        "--ready-fd",
+        str(write_end),
+    ]
     with log.open("ab") as sink:
         process = subprocess.Popen(
             [*command, *options],

@@ -106,13 +106,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a version out of service, waits for its requests and closes its workers; false if some were cut off.
-    pub async fn retire(&self, name: &str, version: u64, drain: Duration) -> bool {
-        let Some(model) = self.registry.remove(name, version) else { return true };
-        retire_one(&model, Instant::now() + drain).await
+    /// Takes a version out of service; it runs on until [`Engine::retire_replaced`]. False if it is not published.
+    pub fn withdraw(&self, name: &str, version: u64) -> bool {
+        self.registry.withdraw(name, version)
     }
 
-    /// The same for what [`Engine::publish`] replaced under this name.
+    /// Waits for the requests of what [`Engine::publish`] replaced and [`Engine::withdraw`] took out under this name,
+    /// and closes its workers; false if some were cut off.
     pub async fn retire_replaced(&self, name: &str, drain: Duration) -> bool {
         let deadline = Instant::now() + drain;
         let retiring: Vec<_> = self.registry.take_replaced(name);
@@ -160,10 +160,6 @@ impl Engine {
         }
         Ok(wanted)
     }
-}
-
-async fn retire_one(model: &Model, deadline: Instant) -> bool {
-    model.scheduler.retire(deadline).await.unwrap_or(true)
 }
 
 #[cfg(test)]

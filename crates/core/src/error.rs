@@ -149,6 +149,16 @@ impl InferError {
         Self::InvalidRequest { id: shown_id(id), text: text.into() }
     }
 
+    /// Puts a service's public name where the text names the model behind it.
+    #[must_use]
+    pub fn speaking_of(self, internal: &str, public: &str) -> Self {
+        if internal == public {
+            return self;
+        }
+        let text = self.to_string().replace(&format!("'{internal}'"), &format!("'{public}'"));
+        Self::BackendCode { code: self.code(), text }
+    }
+
     /// The code of this failure.
     pub fn code(&self) -> Code {
         match self {

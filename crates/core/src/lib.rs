@@ -10,6 +10,7 @@ pub mod instance;
 pub mod log;
 pub mod metrics;
 pub mod model;
+mod operations;
 pub mod options;
 pub mod registry;
 pub mod request;

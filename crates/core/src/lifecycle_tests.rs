@@ -143,7 +143,8 @@ async fn a_stuck_version_is_cut_off_at_the_deadline() {
     let sent = infer_now(&engine, &[2, 2]).await;
     let queued = infer_now(&engine, &[3, 3]).await;
     let start = Instant::now();
-    assert!(!engine.retire("m", 1, SECOND).await);
+    assert!(engine.withdraw("m", 1));
+    assert!(!engine.retire_replaced("m", SECOND).await);
     assert!((1000..1005).contains(&start.elapsed().as_millis()));
     let text = "worker closed: the process of model 'm' was stopped while it ran this request";
     assert_eq!(outcome(running).await.unwrap_err().to_string(), text);
@@ -154,7 +155,7 @@ async fn a_stuck_version_is_cut_off_at_the_deadline() {
     }
     assert!(matches!(engine.infer(request(&[1, 1])).await, Err(InferError::ModelNotFound { .. })));
     assert!(events.try_recv().is_err(), "a worker that we closed is not lost");
-    assert!(engine.retire("m", 1, SECOND).await, "an absent version is retired");
+    assert!(!engine.withdraw("m", 1), "it is not published any more");
     assert_eq!(engine.admission.running(), 0);
 }
 
@@ -199,7 +200,8 @@ async fn versions_answer_by_default_flag_and_age() {
     }
     assert_eq!(find(None).unwrap(), 2);
     assert_eq!(engine.registry().versions("m"), [1, 2, 3]);
-    assert!(engine.retire("m", 2, SECOND).await);
+    assert!(engine.withdraw("m", 2));
+    assert!(engine.retire_replaced("m", SECOND).await);
     assert_eq!(find(None).unwrap(), 3);
     assert!(!engine.registry().ready("m", None).unwrap(), "no worker lives");
     let wrong = |name, version| engine.statistics(Some(name), version).unwrap_err().to_string();

@@ -17,7 +17,7 @@ type Published = HashMap<String, Versions>;
 pub struct Registry {
     published: ArcSwap<Published>,
     index: ArcSwap<Vec<IndexRow>>,
-    /// Versions that `publish` replaced and nobody has retired yet; off the request path.
+    /// Versions that serve no more and nobody has retired yet; off the request path.
     replaced: Mutex<HashMap<String, Vec<Arc<Model>>>>,
 }
 
@@ -81,8 +81,8 @@ impl Registry {
         }
     }
 
-    /// Takes a version out; `None` if it is not published.
-    pub fn remove(&self, name: &str, version: u64) -> Option<Arc<Model>> {
+    /// Takes a version out, which waits for [`Registry::take_replaced`]; false if it is not published.
+    pub fn withdraw(&self, name: &str, version: u64) -> bool {
         let before = self.published.rcu(|published| {
             let mut published = Published::clone(published);
             if let Some(versions) = published.get_mut(name) {
@@ -93,10 +93,14 @@ impl Registry {
             }
             published
         });
-        before.get(name)?.get(&version).cloned()
+        let old = before.get(name).and_then(|versions| versions.get(&version));
+        if let Some(old) = old {
+            self.keep_replaced(name, Arc::clone(old));
+        }
+        old.is_some()
     }
 
-    /// What `publish` replaced under this name since the last call.
+    /// What `publish` replaced and `withdraw` took out under this name since the last call.
     pub fn take_replaced(&self, name: &str) -> Vec<Arc<Model>> {
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner).remove(name).unwrap_or_default()
     }

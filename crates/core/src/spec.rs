@@ -34,9 +34,9 @@ pub struct ModelSpec {
     /// `metric_tags` of the configuration: further labels of the model's metrics.
     #[serde(default)]
     pub metric_tags: BTreeMap<String, String>,
-    /// How long Python took to bring the version up.
+    /// How long its load took, in microseconds: from reading the configuration to the last instance's READY.
     #[serde(default)]
-    pub load_duration_secs: f64,
+    pub load_us: u64,
 }
 
 /// One input or output of a model.

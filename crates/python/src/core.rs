@@ -79,8 +79,8 @@ impl Core {
         self.call(py, |server| server.publish(spec))
     }
 
-    fn retire(&self, py: Python<'_>, model: &str, version: u64, drain_millis: u64) -> PyResult<bool> {
-        self.call(py, |server| Ok(server.retire(model, version, Duration::from_millis(drain_millis))))
+    fn withdraw(&self, py: Python<'_>, model: &str, version: u64) -> PyResult<bool> {
+        self.call(py, |server| Ok(server.withdraw(model, version)))
     }
 
     fn retire_replaced(&self, py: Python<'_>, model: &str, drain_millis: u64) -> PyResult<bool> {

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from naiad.server.states import LOADING, READY, UNAVAILABLE, States
+from naiad.server.states import LOADING, READY, UNAVAILABLE, UNLOADING, States
 
 
 class Told:
@@ -33,15 +33,32 @@ def states(told: Told) -> States:
 
 
 def test_w66_a_model_that_was_never_loaded_is_only_a_name(states, told):
-    states.know("m")
+    states.look({"m": ""})
     assert told.rows == [{"name": "m"}]
+
+
+def test_w66_a_model_in_two_repositories_is_unavailable_without_a_version(states, told):
+    text = "model appears in two or more repositories"
+    states.look({"m": text, "n": ""})
+    assert told.rows == [{"name": "m", "state": UNAVAILABLE, "reason": text}, {"name": "n"}]
+    states.look({"m": "", "n": ""})
+    assert told.rows == [{"name": "m"}, {"name": "n"}]
+
+
+def test_w66_what_is_taken_out_of_the_repository_goes_unless_somebody_asked_for_it(states, told):
+    states.look({"idle": "", "loaded": "", "failed": ""})
+    states.set("loaded", 1, READY)
+    states.want("failed", wanted=True)
+    states.fail("failed", "broken")
+    states.look({})
+    assert [row["name"] for row in told.rows] == ["failed", "loaded"]
 
 
 def test_w66_one_row_a_version_in_order(states, told):
     for version in (10, 2):
         states.set("m", version, LOADING)
     states.set("m", 2, UNAVAILABLE, "broken")
-    states.know("a")
+    states.look({"a": ""})
     assert told.rows == [
         {"name": "a"},
         {"name": "m", "version": 2, "state": UNAVAILABLE, "reason": "broken"},
@@ -50,7 +67,7 @@ def test_w66_one_row_a_version_in_order(states, told):
 
 
 def test_not_ready_before_the_models_of_the_start_were_tried(states, told):
-    states.know("m")
+    states.look({"m": ""})
     assert told.ready is False
     states.started()
     assert told.ready is True
@@ -58,12 +75,16 @@ def test_not_ready_before_the_models_of_the_start_were_tried(states, told):
 
 def test_strict_readiness_waits_for_what_was_asked_for(states, told):
     states.started()
-    states.know("idle")
+    states.look({"idle": ""})
     states.want("m", wanted=True)
     assert told.ready is False
     states.set("m", 1, READY)
     assert told.ready is True
-    states.set("m", 1, UNAVAILABLE, "the worker process ended")
+    states.impair("m", 1, "the worker process ended", down=True)
+    assert told.ready is False
+    states.impair("m", 1, "", down=False)
+    assert told.ready is True
+    states.set("m", 1, UNAVAILABLE, "broken")
     assert told.ready is False
     states.want("m", wanted=False)
     assert told.ready is True
@@ -84,6 +105,12 @@ def test_w69_a_failed_reload_leaves_the_server_ready(states, told):
     states.want("m", wanted=True)
     states.fail("m", "broken")
     assert told.ready is True
+    assert told.rows == [{"name": "m", "version": 1, "state": READY, "reason": "reload failed: broken"}]
+    states.want("m", wanted=True)
+    states.kept("m", 1, "broken in version 1")
+    assert told.ready is True
+    assert told.rows[0]["reason"] == "reload failed: broken in version 1"
+    states.set("m", 1, READY)
     assert told.rows == [{"name": "m", "version": 1, "state": READY}]
 
 
@@ -122,9 +149,57 @@ def test_going_down_is_for_good(states, told):
     assert told.ready is False
 
 
-def test_what_is_gone_is_forgotten(states, told):
+def test_w9_one_version_down_is_not_ready_though_another_serves(states, told):
+    states.started()
+    states.want("m", wanted=True)
+    states.set("m", 1, READY)
+    states.set("m", 2, READY)
+    states.impair("m", 2, "1 of 2 workers are lost", down=False)
+    assert told.ready is True
+    assert told.rows[1] == {"name": "m", "version": 2, "state": READY, "reason": "1 of 2 workers are lost"}
+    states.impair("m", 2, "signal 9", down=True)
+    assert told.ready is False
+    assert told.rows[1]["state"] == UNAVAILABLE
+
+
+def test_w9_unloaded_models_do_not_count(states, told):
+    states.started()
+    states.want("m", wanted=True)
+    states.fail("m", "broken")
+    assert told.ready is False
+    states.want("m", wanted=False)
+    assert told.ready is True
+
+
+def test_w70_an_unloaded_version_goes_through_unloading(states, told):
+    states.set("m", 1, READY)
+    states.set("m", 1, UNLOADING)
+    assert told.rows == [{"name": "m", "version": 1, "state": UNLOADING}]
+    states.unloaded("m", 1)
+    assert told.rows == [{"name": "m", "version": 1, "state": UNAVAILABLE, "reason": "unloaded"}]
+
+
+def test_w70_a_load_that_overtakes_an_unload_is_not_undone(states, told):
+    states.set("m", 1, UNLOADING)
+    states.set("m", 1, LOADING)
+    states.unloaded("m", 1)
+    assert told.rows == [{"name": "m", "version": 1, "state": LOADING}]
+
+
+def test_a_failed_load_after_an_unload_says_why(states, told):
+    states.set("m", 1, UNAVAILABLE, "unloaded")
+    states.want("m", wanted=True)
+    states.fail("m", "broken")
+    assert told.rows == [{"name": "m", "version": 1, "state": UNAVAILABLE, "reason": "broken"}]
+
+
+def test_what_is_gone_is_forgotten_once_it_is_unloaded(states, told):
     states.set("m", 1, READY)
     assert states.is_ready("m")
-    states.forget("m")
+    states.set("m", 1, UNLOADING)
+    states.gone("m")
+    assert told.rows == [{"name": "m", "version": 1, "state": UNLOADING}]
+    states.unloaded("m", 1)
     assert told.rows == []
     assert not states.is_ready("m")
+    states.gone("m")  # of a model that is not known any more

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::body::ResponseBody;
 use crate::auth::Refusal;
 use crate::error::{Code, InferError};
+use crate::operations::Failure;
 
 /// The status of a core code (protocol §2).
 fn status(code: Code) -> StatusCode {
@@ -110,15 +111,6 @@ impl HttpError {
         &self.text
     }
 
-    /// Puts a service's public name where the text names the model behind it.
-    #[must_use]
-    pub fn speaking_of(mut self, internal: &str, public: &str) -> Self {
-        if internal != public {
-            self.text = self.text.replace(&format!("'{internal}'"), &format!("'{public}'"));
-        }
-        self
-    }
-
     /// W5: every error body is JSON.
     pub fn response(self) -> Response<ResponseBody> {
         #[derive(Serialize)]
@@ -152,6 +144,15 @@ impl From<Refusal> for HttpError {
         match refusal {
             Refusal::Unauthorized => Self::new(StatusCode::UNAUTHORIZED, NO_KEY),
             Refusal::Forbidden(text) => Self::forbidden(text),
+        }
+    }
+}
+
+impl From<Failure> for HttpError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(refusal) => refusal.into(),
+            Failure::Failed(error) => error.into(),
         }
     }
 }

@@ -7,22 +7,18 @@ use serde::Serialize;
 use super::body::ResponseBody;
 use super::error::{HttpError, json, json_text};
 use super::{Answer, Call};
-use crate::error::InferError;
+use crate::operations::health;
 
 /// `GET /v2/health/live`
 pub fn live(call: &Call) -> Answer {
-    if call.shared.is_exiting() {
-        return Err(InferError::Exiting.into());
-    }
+    health::live(&call.shared)?;
     Ok(json_text(Bytes::from_static(br#"{"live":true}"#)))
 }
 
 /// `GET /v2/health/ready`
 pub fn ready(call: &Call) -> Answer {
-    if call.shared.is_exiting() {
-        return Err(InferError::Exiting.into());
-    }
-    if call.shared.is_ready() { Ok(json_text(Bytes::from_static(br#"{"ready":true}"#))) } else { Ok(not_ready()) }
+    let ready = health::ready(&call.shared)?;
+    if ready { Ok(json_text(Bytes::from_static(br#"{"ready":true}"#))) } else { Ok(not_ready()) }
 }
 
 fn not_ready() -> Response<ResponseBody> {
@@ -38,12 +34,8 @@ pub fn model_ready(call: &Call) -> Answer {
         name: &'a str,
         ready: bool,
     }
-    let registry = call.shared.engine.registry();
-    for target in call.targets() {
-        let ready = registry.ready(&target, call.entry.version).map_err(|error| call.refuse(error, &target))?;
-        if !ready {
-            return Err(HttpError::not_ready("Model version not ready"));
-        }
+    if !health::model_ready(&call.shared, call.named())? {
+        return Err(HttpError::not_ready("Model version not ready"));
     }
     Ok(json(&Body { name: call.model(), ready: true }))
 }

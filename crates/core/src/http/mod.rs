@@ -37,6 +37,7 @@ use hyper::{Request, Response};
 use crate::auth::{Caller, Credentials};
 use crate::error::{Code, InferError};
 use crate::log::{Level, Record};
+use crate::operations::{Named, names::refusal};
 use crate::server::{Active, Shared};
 use body::ResponseBody;
 use connection::Progress;
@@ -85,22 +86,19 @@ impl Call {
         self.entry.model.as_ref().expect("a handler asks only where its route's pattern holds {model}")
     }
 
-    /// The model that answers this request.
-    fn target(&self) -> Arc<str> {
-        let public = self.model();
-        self.shared.gate.access().resolve(public).unwrap_or_else(|| Arc::clone(public))
+    /// The same with the version that it asked for.
+    fn named(&self) -> Named<'_> {
+        Named { name: self.model(), version: self.entry.version }
     }
 
-    /// Every model that may answer under the name.
-    fn targets(&self) -> Vec<Arc<str>> {
-        let public = self.model();
-        let targets = self.shared.gate.access().targets(public);
-        if targets.is_empty() { vec![Arc::clone(public)] } else { targets }
+    /// The model that answers this request.
+    fn target(&self) -> Arc<str> {
+        self.named().target(&self.shared)
     }
 
     /// What the client reads of a failure: its own name, not the model's.
     fn refuse(&self, error: InferError, target: &str) -> HttpError {
-        HttpError::from(error).speaking_of(target, self.model())
+        self.named().refuse(error, target).into()
     }
 
     /// The whole body.
@@ -150,7 +148,7 @@ fn enter(front: &Frontend, parts: &Parts) -> Result<Entry, HttpError> {
     // A name that is none is nobody's service; its caller still has to show a key first.
     let service = name.as_ref().map_or_else(|bad| Some(bad.as_str()), |name| name.as_deref());
     let caller = front.shared.gate.check(credentials(&parts.headers), matched.route.scope, service)?;
-    let name = name.map_err(|bad| HttpError::bad_request(names::refusal(&bad)))?;
+    let name = name.map_err(|bad| HttpError::bad_request(refusal(&bad)))?;
     let version = matched.version.map(|digits| {
         digits.parse().map_err(|_| HttpError::bad_request(format!("version '{digits}' is out of range")))
     });

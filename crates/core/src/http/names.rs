@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-const LONGEST: usize = 255;
+use crate::operations::names::is_name;
 
 /// The name in a segment, or what it looks like where it is none.
 pub fn read(segment: &str) -> Result<Cow<'_, str>, String> {
@@ -11,15 +11,6 @@ pub fn read(segment: &str) -> Result<Cow<'_, str>, String> {
         Some(name) => Err(name.into_owned()),
         None => Err(segment.to_owned()),
     }
-}
-
-/// Wider than C1 where a folder of a Triton repository may be: letters of any script, and what cannot lead anywhere.
-fn is_name(name: &str) -> bool {
-    let inside = |letter: char| letter.is_alphanumeric() || "._-+@:,= ".contains(letter);
-    name.len() <= LONGEST
-        && name.starts_with(|letter: char| letter.is_alphanumeric() || letter == '_')
-        && name.chars().all(inside)
-        && !name.contains("..")
 }
 
 fn decode(segment: &str) -> Option<Cow<'_, str>> {
@@ -43,11 +34,6 @@ fn decode(segment: &str) -> Option<Cow<'_, str>> {
 
 fn hex(digit: u8) -> Option<u8> {
     (digit as char).to_digit(16).map(|value| value as u8)
-}
-
-/// W72, for every route that names a model.
-pub fn refusal(name: &str) -> String {
-    format!("invalid model name '{name}', model name must not contain path traversal characters")
 }
 
 #[cfg(test)]

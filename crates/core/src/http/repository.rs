@@ -1,37 +1,14 @@
 //! The repository index, load and unload; Python does the work (W66 to W72).
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::error::{HttpError, empty, json};
 use super::limits::Part;
 use super::{Answer, Call};
 use crate::error::Code;
-use crate::options::ModelControl;
-use crate::server::commands::Command;
-use crate::spec::IndexRow;
-
-#[derive(Serialize)]
-struct Row<'a> {
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-}
-
-impl<'a> Row<'a> {
-    fn of(row: &'a IndexRow, name: &'a str) -> Self {
-        let version = row.version.map(|version| version.to_string());
-        let reason = row.reason.as_deref().filter(|reason| !reason.is_empty());
-        Self { name, version, state: row.state.as_deref(), reason }
-    }
-}
+use crate::operations::repository::{self, Overrides};
 
 /// `POST /v2/repository[/{repository}]/index`; the repository's name is ignored, as Triton does.
 pub async fn index(call: &mut Call) -> Answer {
@@ -41,42 +18,21 @@ pub async fn index(call: &mut Call) -> Answer {
         Some(Value::Bool(ready)) => *ready,
         Some(_) => return Err(HttpError::bad_request("Invalid value for 'ready': expected a boolean")),
     };
-    let index = call.shared.engine.registry().index();
-    let access = call.shared.gate.access();
-    let mut rows = Vec::with_capacity(index.len());
-    for row in index.iter().filter(|row| !only_ready || row.state.as_deref() == Some("READY")) {
-        let public = access.public_names().get(&row.name).map(String::as_str);
-        // Who manages sees both names.
-        if call.entry.caller.manages() {
-            rows.push(Row::of(row, &row.name));
-        }
-        let name = public.unwrap_or(&row.name);
-        if !call.entry.caller.manages() && call.entry.caller.sees(name)
-            || call.entry.caller.manages() && public.is_some()
-        {
-            rows.push(Row::of(row, name));
-        }
-    }
-    Ok(json(&rows))
+    Ok(json(&repository::index(&call.shared, &call.entry.caller, only_ready)))
 }
 
 /// `POST /v2/repository/models/{model}/load`
 pub async fn load(call: &mut Call) -> Answer {
-    may_load(call)?;
+    repository::check_control(&call.shared, call.entry.in_repository)?;
     let mut body = object(&call.read(Part::Json).await?)?;
-    let (config, files) = load_parameters(body.remove("parameters"))?;
-    if !files.is_empty() && !call.entry.caller.has_managing_key() && !call.shared.options.allow_file_override {
-        let text = "'file:' content in a load request needs an API key with the scope 'manage'";
-        return Err(HttpError::forbidden(text));
-    }
-    let command = Command::Load { model: call.model().to_string(), config, files };
-    call.shared.commands.ask(command).await?;
+    let overrides = load_parameters(body.remove("parameters"))?;
+    repository::load(&call.shared, &call.entry.caller, call.model(), overrides).await?;
     Ok(empty())
 }
 
 /// `POST /v2/repository/models/{model}/unload`
 pub async fn unload(call: &mut Call) -> Answer {
-    may_load(call)?;
+    repository::check_control(&call.shared, call.entry.in_repository)?;
     let mut body = object(&call.read(Part::Json).await?)?;
     let unload_dependents = match body.remove("parameters").unwrap_or_default() {
         Value::Null => false,
@@ -87,33 +43,18 @@ pub async fn unload(call: &mut Call) -> Answer {
         },
         _ => return Err(wrong_type("attempt to access JSON non-object as object")),
     };
-    let command = Command::Unload { model: call.model().to_string(), unload_dependents };
-    call.shared.commands.ask(command).await?;
+    repository::unload(&call.shared, call.model(), unload_dependents).await?;
     Ok(empty())
 }
 
-fn may_load(call: &Call) -> Result<(), HttpError> {
-    if call.entry.in_repository {
-        return Err(HttpError::of(Code::Unsupported, "'repository_name' specification is not supported"));
-    }
-    if call.shared.options.model_control != ModelControl::Explicit {
-        let text = "explicit model load / unload is not allowed if polling is enabled";
-        return Err(HttpError::of(Code::Unavailable, text));
-    }
-    Ok(())
-}
-
-type LoadParameters = (Option<String>, HashMap<String, String>);
-
 /// `config` and `file:<path>` (W67, W68).
-fn load_parameters(parameters: Option<Value>) -> Result<LoadParameters, HttpError> {
+fn load_parameters(parameters: Option<Value>) -> Result<Overrides, HttpError> {
     let parameters = match parameters.unwrap_or_default() {
         Value::Null => Map::new(),
         Value::Object(parameters) => parameters,
         _ => return Err(wrong_type("attempt to access JSON non-object as object")),
     };
-    let mut config = None;
-    let mut files = HashMap::new();
+    let mut overrides = Overrides::default();
     for (name, value) in parameters {
         let path = name.strip_prefix("file:");
         if path.is_none() && name != "config" {
@@ -123,14 +64,11 @@ fn load_parameters(parameters: Option<Value>) -> Result<LoadParameters, HttpErro
             return Err(wrong_type("attempt to access JSON non-string as string"));
         };
         match path {
-            Some(path) => drop(files.insert(path.to_owned(), value)),
-            None => config = Some(value),
+            Some(path) => drop(overrides.files.insert(path.to_owned(), value)),
+            None => overrides.config = Some(value),
         }
     }
-    if config.is_none() && !files.is_empty() {
-        return Err(HttpError::bad_request("'file:' content needs a model configuration in the parameter 'config'"));
-    }
-    Ok((config, files))
+    Ok(overrides)
 }
 
 /// W67: Triton answers 500 to a wrong type here, and its tests look for it.
@@ -169,12 +107,11 @@ mod tests {
 
     #[test]
     fn load_takes_a_configuration_and_files_only() {
-        let (config, files) =
+        let Overrides { config, files } =
             load_parameters(Some(serde_json::json!({"config": "{}", "file:1/model.pt": "aGk="}))).unwrap();
         assert_eq!((config.as_deref(), files["1/model.pt"].as_str()), (Some("{}"), "aGk="));
         assert_eq!(refusal(r#"{"config":{}}"#), "attempt to access JSON non-string as string");
         assert_eq!(refusal(r#"{"x":""}"#), "unrecognized load parameter 'x'.");
-        assert!(refusal(r#"{"file:1/m":""}"#).contains("'config'"));
     }
 
     #[test]

@@ -96,10 +96,6 @@ const fn route(verb: Verb, pattern: &'static str, scope: Scope, handler: Handler
     Route { pattern, verb, scope, listener: Listener::V2, handler }
 }
 
-const fn elsewhere(listener: Listener, route: Route) -> Route {
-    Route { listener, ..route }
-}
-
 const GENERATE: Handler = Handler::NotOffered("the generate extension is not offered yet");
 const TRACE: Handler = Handler::NotOffered("trace settings are not offered yet");
 const LOGGING: Handler = Handler::NotOffered("log settings are start-up options; changing them is not offered yet");
@@ -134,7 +130,7 @@ pub static ROUTES: &[Route] = {
         route(Post, "/v2/repository/models/{model}/unload", Manage, Unload),
         route(Post, "/v2/repository/{repository}/models/{model}/load", Manage, Load),
         route(Post, "/v2/repository/{repository}/models/{model}/unload", Manage, Unload),
-        elsewhere(Listener::Metrics, route(Get, "/metrics", Scope::Metrics, Handler::Metrics)),
+        Route { listener: Listener::Metrics, ..route(Get, "/metrics", Scope::Metrics, Handler::Metrics) },
         route(Put, "/naiad/v1/access", Admin, SetAccess),
         route(Post, "/naiad/v1/inspect", Admin, Inspect),
         route(Get, "/naiad/v1/routes", Admin, Routes),

@@ -130,7 +130,7 @@ pub static TRITON: &[Family] = {
             |row, samples| samples.value(row.stats.inference_count),
         ),
         family("nv_inference_exec_count", Counter, "Runs of the model, without cached ones", Always, |row, samples| {
-            samples.value(row.stats.execution_count)
+            samples.value(row.stats.execution_count);
         }),
         family(
             "nv_inference_request_duration_us",
@@ -220,7 +220,7 @@ pub static TRITON: &[Family] = {
             "Seconds that the version took to load",
             Always,
             |row, samples| {
-                samples.text.sample(samples.name, samples.labels.text(), row.model.spec.load_duration_secs);
+                samples.text.sample(samples.name, samples.labels.text(), row.model.spec.load_us as f64 / 1e6);
             },
         ),
     ]

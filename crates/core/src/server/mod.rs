@@ -242,12 +242,12 @@ impl Server {
         self.shared.engine.publish(spec)
     }
 
-    /// Takes a version out and waits for its requests on the calling thread; false if some were cut off.
-    pub fn retire(&self, model: &str, version: u64, drain: Duration) -> bool {
-        self.handle.block_on(self.shared.engine.retire(model, version, drain))
+    /// Takes a version out of service; false if it is not published.
+    pub fn withdraw(&self, model: &str, version: u64) -> bool {
+        self.shared.engine.withdraw(model, version)
     }
 
-    /// The same for what `publish` replaced.
+    /// Waits on the calling thread for the requests of what serves no more; false if some were cut off.
     pub fn retire_replaced(&self, model: &str, drain: Duration) -> bool {
         self.handle.block_on(self.shared.engine.retire_replaced(model, drain))
     }

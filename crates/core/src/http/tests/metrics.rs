@@ -32,7 +32,7 @@ fn a_request_is_counted_once_everywhere() {
     let site = measured(&json!({}));
     let runtime = runtime();
     let _context = runtime.enter();
-    let mut worker = site.publish("m", &json!({"metric_tags": {"team": "a\"b"}, "load_duration_secs": 1.5}));
+    let mut worker = site.publish("m", &json!({"metric_tags": {"team": "a\"b"}, "load_us": 1_500_000}));
     let address = site.address.clone();
     let client = thread::spawn(move || Site::ask_at(&address, "POST", "/v2/models/m/infer", "", BODY).status);
     runtime.block_on(async {

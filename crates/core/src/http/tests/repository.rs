@@ -55,6 +55,8 @@ fn wrong_requests_are_refused_with_tritons_texts() {
     assert_eq!(load(object), refused(500, "attempt to access JSON non-string as string"));
     assert_eq!(load(r#"{"parameters":{"x":"1"}}"#), refused(500, "unrecognized load parameter 'x'."));
     assert_eq!(load("{"), refused(400, "failed to parse the request JSON buffer: Invalid value. at 1"));
+    let (status, text) = load(r#"{"parameters":{"file:1/m":""}}"#);
+    assert!(status == 400 && text.contains("'config'"), "{text}");
     assert_eq!(load(r#"{"parameters":{"config":"{}","file:1/m":"aGk="}}"#).0, 403);
     let elsewhere = site.post("/v2/repository/r/models/m/load", "");
     assert_eq!(

@@ -85,7 +85,8 @@ def fetch() -> Peers:
     if not stub.exists():
         have = ", ".join(sorted(p.name for p in stubs.iterdir()))
         raise Missing(f"Triton's wheel has no stub for this Python; run the benches with one of: {have}")
-    shutil.copy2(stub, backend / stub.name)
+    if not (backend / stub.name).exists():
+        shutil.copy2(stub, backend / stub.name)
     cudart.mkdir(exist_ok=True)
     shutil.copy2(next((triton / "nvidia_pytriton.libs").glob("libcudart-*")), cudart / "libcudart.so.12")
     peers = Peers(

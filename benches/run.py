@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,6 +94,7 @@ def _machine() -> dict[str, object]:
 def main() -> int:
     """Measures, writes `results/<date>.{json,md}` and prints the table."""
     options = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped, too
     try:
         tools = peers.fetch()
     except peers.Missing as missing:

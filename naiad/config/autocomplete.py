@@ -201,6 +201,9 @@ def _batch_size(draft: Draft, partial: PartialConfig, backend: Backend, report: 
     if not batchable:
         draft.notes.append(f"no batching: {reason}")
         return
+    if not backend.max_batch_size:
+        draft.notes.append("no batching: --backend-config says default-max-batch-size=0")
+        return
     message.max_batch_size = backend.max_batch_size
     # Where Naiad chose the batch size, requests are merged without waiting.
     if message.WhichOneof("scheduling_choice") is None:

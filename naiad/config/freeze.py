@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from naiad.config import json_form, validate
+from naiad.config import json_form, validate, warmup
 from naiad.config.message import v2_name
 from naiad.config.model import DynamicBatching, InstanceGroup, ModelConfig, QueuePolicy, TensorConfig
 from naiad.errors import ConfigError
@@ -38,17 +38,19 @@ def freeze(message: Any, *, name: str, source: str) -> ModelConfig:
     normalise(message, name=name)
     validate.check(message, name=name, source=source)
     parameters = {key: message.parameters[key].string_value for key in message.parameters}
+    inputs = tuple(_input(tensor) for tensor in message.input)
     return ModelConfig(
         name=name,
         backend=message.backend,
         platform=message.platform,
         max_batch_size=message.max_batch_size,
-        inputs=tuple(_input(tensor) for tensor in message.input),
+        inputs=inputs,
         outputs=tuple(_output(tensor) for tensor in message.output),
         dynamic_batching=_dynamic(message),
         instance_groups=tuple(_group(group, source) for group in message.instance_group),
         default_model_filename=message.default_model_filename,
         parameters=parameters,
+        warm_up=warmup.samples(message, inputs, source=source),
         document=json_form.to_dict(message),
         text=text_format.MessageToString(message),
     )

@@ -55,6 +55,30 @@ class InstanceGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WarmUpInput:
+    """One input of a warm-up sample; dims as the model sees them, without the batch dimension."""
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]
+    data: str
+    """`zero`, `random` or `file`."""
+    file: str
+    """Below the model's folder `warmup`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmUpSample:
+    """One request that every instance answers before it is READY."""
+
+    name: str
+    rows: int
+    """Size of the batch; 0 where the model does not batch."""
+    count: int
+    inputs: tuple[WarmUpInput, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """A model configuration that needs no further question."""
 
@@ -68,6 +92,7 @@ class ModelConfig:
     instance_groups: tuple[InstanceGroup, ...]
     default_model_filename: str
     parameters: Mapping[str, str]
+    warm_up: tuple[WarmUpSample, ...] = ()
     document: Mapping[str, object]
     """The whole configuration as `/config` prints it (W63)."""
     text: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +14,14 @@ from naiad.backends import registry
 from naiad.backends.base import Backend
 from naiad.config.autocomplete import ProbeRequest, argument_of, complete, probe_request
 from naiad.config.json_form import to_dict
-from naiad.config.model import Completed, ModelConfig
+from naiad.config.model import Completed, ModelConfig, WarmUpSample
 from naiad.config.pbtxt import PartialConfig
 from naiad.config.spec import model_spec
 from naiad.errors import ConfigError, LoadError, UnservableFile
 from naiad.repository.files import model_file
 from naiad.repository.paths import below
+from naiad.server import devices
+from naiad.server.backend_config import BackendConfig
 from naiad.server.restart import RestartPolicy
 from naiad.server.supervisor import Replay, Supervisor, Worker, WorkerSpec
 from naiad.signature.model import Signature
@@ -39,13 +42,25 @@ class LoadRequest:
     partial: PartialConfig
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderOptions:
+    """How versions are loaded."""
+
+    load_timeout_secs: float
+    complete_configs: bool
+    hold: int
+    """Test hook: requests that a scheduler waits for before its first batch."""
+    backends: BackendConfig
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """What every instance of a version is told."""
 
     load: dict[str, Any]
     table: dict[str, Any]
-    warm_up: tuple[list[dict[str, Any]], list[int]] | None
+    warm_up: list[dict[str, Any]]
+    """WARMUP messages."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,11 +81,12 @@ class Loaded:
 class Loader:
     """Loads versions; safe to be called from several threads."""
 
-    def __init__(self, supervisor: Supervisor, *, load_timeout_secs: float, complete_configs: bool, hold: int) -> None:
+    def __init__(self, supervisor: Supervisor, options: LoaderOptions) -> None:
         self._supervisor = supervisor
-        self._load_timeout = load_timeout_secs
-        self._complete = complete_configs
-        self._hold = hold
+        self._load_timeout = options.load_timeout_secs
+        self._complete = options.complete_configs
+        self._hold = options.hold
+        self._backends = options.backends
 
     def load(self, request: LoadRequest) -> Loaded:
         """Starts the workers of a version and brings them to serve; raises `LoadError`."""
@@ -90,7 +106,8 @@ class Loader:
 
     def _load(self, request: LoadRequest) -> Loaded:
         folder = request.directory / str(request.version)
-        backend = registry.choose(request.partial.message, folder, name=request.model)
+        devices.check(request.partial.message, name=request.model)
+        backend = self._backends.applied(registry.choose(request.partial.message, folder, name=request.model))
         file = request.partial.message.default_model_filename or backend.default_filename
         signature = self._signature(request, backend, folder, file)
         probed = None
@@ -112,8 +129,10 @@ class Loader:
             for worker in started:
                 self._supervisor.discard(worker)
             raise
+        fields = {"model": request.model, "version": request.version}
         for note in completed.notes:
-            log.info(note, extra={"fields": {"model": request.model, "version": request.version}})
+            log.info(note, extra={"fields": fields})
+        log.debug("Model config: %s", json.dumps(completed.config.document), extra={"fields": fields})
         return Loaded(completed=completed, spec=spec, workers=workers, plan=plan)
 
     def _signature(self, request: LoadRequest, backend: Backend, folder: Path, file: str) -> Signature | None:
@@ -133,7 +152,7 @@ class Loader:
         backend = place[0]
         if probed is None:
             return None, complete(request.partial, backend, name=request.model, report=None, probed=None)
-        worker = self._start(request, place, instance=0, device=_device(request.partial.message))
+        worker = self._start(request, place, instance=0, device=devices.first(request.partial.message))
         started.append(worker)
         worker.load(self._load_message(request, place, instance=0))
         try:
@@ -178,7 +197,7 @@ class Loader:
             "file": file,
             "config": to_dict(message),
             "signature": None,
-            "device": _device(message),
+            "device": devices.first(message),
             "threads": int(threads) if threads.isdigit() else 1,
         }
 
@@ -191,7 +210,7 @@ class Loader:
     ) -> _Plan:
         message = request.partial.message
         probes = {entry["name"]: entry for entry in probed.inputs} if probed else {}
-        inputs = []
+        inputs: list[dict[str, Any]] = []
         for tensor in config.inputs:
             entry = {"name": tensor.name, "datatype": tensor.datatype, "dims": list(tensor.model_dims)}
             argument = argument_of(message, tensor.name) or probes.get(tensor.name, {}).get("argument")
@@ -201,10 +220,12 @@ class Loader:
             for tensor in config.outputs
         ]
         table = {"inputs": inputs, "outputs": outputs, "max_batch_size": config.max_batch_size}
-        warm_up = None
+        warm_up = []
         if probed is not None:
             sizes = sorted({1, config.max_batch_size}) if config.max_batch_size else [0]
-            warm_up = (probed.inputs, sizes)
+            warm_up.append({"inputs": probed.inputs, "batch_sizes": sizes, "count": WARM_UP_CALLS})
+        arguments = {entry["name"]: entry["argument"] for entry in inputs if "argument" in entry}
+        warm_up += [_warm_up(sample, request.directory, arguments) for sample in config.warm_up]
         return _Plan(self._load_message(request, place, instance=0), table, warm_up)
 
     def _instances(
@@ -217,15 +238,14 @@ class Loader:
     ) -> list[Worker]:
         place = (registry.BACKENDS[config.backend], request.directory / str(request.version), plan.load["file"])
         workers = []
-        for instance, device in enumerate(_devices(config)):
+        for instance, device in enumerate(devices.of_instances(config)):
             if instance == 0 and first is not None:
                 worker = first
             else:
                 worker = self._start(request, place, instance=instance, device=device)
                 started.append(worker)
                 worker.load({**plan.load, "instance": instance, "device": device})
-            if plan.warm_up is not None:
-                worker.warm_up(*plan.warm_up, WARM_UP_CALLS)
+            worker.warm_up(plan.warm_up)
             worker.serve(plan.table)
             workers.append(worker)
         return workers
@@ -233,7 +253,7 @@ class Loader:
     def keep(self, loaded: Loaded, on_state: Callable[[str | None], None]) -> None:
         """From now on lost workers of this version are replaced; `on_state` is told of it."""
         for worker in loaded.workers:
-            device = _devices(loaded.completed.config)[worker.spec.instance]
+            device = devices.of_instances(loaded.completed.config)[worker.spec.instance]
             replay = Replay(
                 load={**loaded.plan.load, "instance": worker.spec.instance, "device": device},
                 warm_up=loaded.plan.warm_up,
@@ -248,42 +268,22 @@ def _has_threads(message: Any) -> bool:
     return "INTRA_OP_THREAD_COUNT" in message.parameters
 
 
-def _device(message: Any) -> dict[str, Any]:
-    """The device of the first instance."""
-    for group in message.instance_group:
-        if group.gpus:
-            return {"kind": "cuda", "id": group.gpus[0]}
-        if group.kind == 1:
-            return {"kind": "cuda", "id": 0}
-        break
-    return {"kind": "cpu"}
-
-
-def gpus() -> list[int]:
-    """Numbers of the NVIDIA GPUs of this machine."""
-    return sorted(
-        int(path.name.removeprefix("nvidia")) for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()
-    )
-
-
-def _devices(config: ModelConfig) -> list[dict[str, Any]]:
-    """One entry an instance; raises `ConfigError` for a GPU that is not there."""
-    devices: list[dict[str, Any]] = []
-    for group in config.instance_groups:
-        if group.kind == "KIND_GPU":
-            there = gpus()
-            if not there:
-                raise ConfigError(
-                    f"instance group of model '{config.name}' has kind KIND_GPU but no GPUs are available"
-                )
-            wanted = list(group.gpus) or there[:1]
-            absent = [gpu for gpu in wanted if gpu not in there]
-            if absent:
-                raise ConfigError(f"instance_group.gpus: expected some of {there}, got {absent}")
-            devices += [{"kind": "cuda", "id": gpu} for gpu in wanted for _ in range(group.count)]
-        else:
-            devices += [{"kind": "cpu"}] * group.count
-    return devices
+def _warm_up(sample: WarmUpSample, directory: Path, arguments: Mapping[str, str]) -> dict[str, Any]:
+    """The WARMUP message of a sample; raises `ConfigError` for a file that is not there (C2)."""
+    inputs = []
+    for tensor in sample.inputs:
+        dims = [sample.rows, *tensor.dims] if sample.rows else list(tensor.dims)
+        entry = {"name": tensor.name, "datatype": tensor.datatype, "dims": dims, "data": tensor.data}
+        if tensor.name in arguments:
+            entry["argument"] = arguments[tensor.name]
+        if tensor.data == "file":
+            path = below(directory / "warmup", tensor.file)
+            if not path.is_file():
+                place = f"model_warmup '{sample.name}': input '{tensor.name}': input_data_file"
+                raise ConfigError(f"{place}: 'warmup/{tensor.file}' does not exist")
+            entry["path"] = str(path)
+        inputs.append(entry)
+    return {"sample": sample.name, "inputs": inputs, "batch_sizes": [0], "count": sample.count}
 
 
 def _labels(config: ModelConfig, directory: Path) -> dict[str, Sequence[str]]:

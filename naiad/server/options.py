@@ -54,6 +54,9 @@ TABLE: tuple[Option, ...] = (
     _option(_REPOSITORY, "model-load-retry-count", "int", 0, "further attempts where a load fails"),
     _option(_REPOSITORY, "model-load-timeout-secs", "float", 600.0, "seconds that one step of a load may take"),
     _option(_REPOSITORY, "allow-file-override", "bool", False, "'file:' content in a load call without a key"),
+    _option(
+        _REPOSITORY, "backend-config", "list", (), "BACKEND,default-max-batch-size=N: where nothing says; repeatable"
+    ),
     _option(_HTTP, "allow-http", "bool", True, "listen for HTTP"),
     _option(_HTTP, "http-port", "int", 8000, "0 picks a free one"),
     _option(_HTTP, "http-address", "text", "127.0.0.1", "another address than loopback needs a key"),
@@ -95,14 +98,14 @@ MOST = {"int": 2**63 - 1, "float": 100_000_000}
 
 METRICS_SWITCHES = ("counter_latencies", "histogram_latencies")
 
-ALIASES = {"model-store": "model-repository"}
+ALIASES = {"model-store": "model-repository", "strict-model-config": "disable-auto-complete-config"}
 
 LATER = frozenset({
     "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory", "cache-config",
     "grpc-header-forward-pattern", "grpc-restricted-protocol", "grpc-use-ssl", "grpc-use-ssl-mutual",
     "http-header-forward-pattern", "http-restricted-api", "model-namespacing",
     "rate-limit", "rate-limit-resource", "response-cache-byte-size", "trace-config", "trace-file", "trace-level",
-    "trace-rate", "trace-count", "trace-log-frequency", "strict-model-config",
+    "trace-rate", "trace-count", "trace-log-frequency",
 })  # fmt: skip
 
 # Listeners that do not exist yet: their options are taken, and the ready line says null.
@@ -111,7 +114,7 @@ NO_EFFECT = frozenset({
     "grpc-infer-thread-count",
     "grpc-infer-allocation-pool-size", "grpc-max-response-pool-size", "buffer-manager-thread-count",
     "pinned-memory-pool-byte-size", "cuda-memory-pool-byte-size", "model-load-gpu-limit", "enable-peer-access",
-    "min-supported-compute-capability", "host-policy", "cache-directory", "repoagent-directory", "backend-config",
+    "min-supported-compute-capability", "host-policy", "cache-directory", "repoagent-directory",
 })  # fmt: skip
 
 
@@ -131,6 +134,7 @@ class ServeOptions:
     model_load_retry_count: int
     model_load_timeout_secs: float
     allow_file_override: bool
+    backend_config: tuple[str, ...]
     allow_http: bool
     http_port: int
     http_address: str

@@ -18,9 +18,10 @@ from typing import Any
 from naiad import __version__, keys, settings
 from naiad._core import Core, CoreError
 from naiad.errors import ConfigError, NaiadError
-from naiad.server import control_mode, keys_file, logs, metrics
+from naiad.server import backend_config, control_mode, keys_file, logs, metrics
+from naiad.server.backend_config import BackendConfig
 from naiad.server.lanes import Lanes
-from naiad.server.loader import Loader
+from naiad.server.loader import Loader, LoaderOptions
 from naiad.server.main_thread import MainThread
 from naiad.server.models import Models, ModelsOptions, Refused
 from naiad.server.options import ServeOptions
@@ -122,6 +123,14 @@ def check(options: ServeOptions) -> None:
             )
 
 
+def backends(options: ServeOptions) -> BackendConfig:
+    """What `--backend-config` says; raises `StartError`."""
+    try:
+        return backend_config.parse(options.backend_config)
+    except ConfigError as error:
+        raise StartError(str(error)) from error
+
+
 def _is_open(descriptor: int) -> bool:
     try:
         os.fstat(descriptor)
@@ -136,6 +145,7 @@ class InferenceServer:
     def __init__(self, options: ServeOptions) -> None:
         check(options)
         self._options = options
+        self._backends = backends(options)
         self._limit = _raise_descriptor_limit()
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
@@ -152,11 +162,11 @@ class InferenceServer:
         )
         self._supervisor = Supervisor(self._core, options=supervisor_options, run_on_main=self._main.call)
         self._states = States(self._core.set_index, self._core.set_ready, strict=options.strict_readiness)
-        loader = Loader(
-            self._supervisor,
+        loader_options = LoaderOptions(
             load_timeout_secs=options.model_load_timeout_secs,
             complete_configs=not options.disable_auto_complete_config,
             hold=settings.read().delay_scheduler,
+            backends=self._backends,
         )
         models_options = ModelsOptions(
             repositories=options.model_repository,
@@ -164,7 +174,11 @@ class InferenceServer:
             load_retries=options.model_load_retry_count,
         )
         self._models = Models(
-            self._core, loader=loader, supervisor=self._supervisor, states=self._states, options=models_options
+            self._core,
+            loader=Loader(self._supervisor, loader_options),
+            supervisor=self._supervisor,
+            states=self._states,
+            options=models_options,
         )
         self._lanes = Lanes(options.model_load_thread_count, name="load")
         self._watch: control_mode.Repeated | None = None
@@ -195,8 +209,9 @@ class InferenceServer:
                 os.write(self._options.ready_fd, json.dumps(line).encode() + b"\n")
             os.close(self._options.ready_fd)
         log.info("listening", extra={"fields": line})
-        if self._options.ignored:
-            log.warning("options without effect", extra={"fields": {"options": list(self._options.ignored)}})
+        ignored = [*self._options.ignored, *self._backends.ignored]
+        if ignored:
+            log.warning("options without effect", extra={"fields": {"options": ignored}})
 
     # -- models -----------------------------------------------------------------------------------------------------
 

@@ -122,10 +122,16 @@ class Worker:
         message = {"type": "PROBE", "inputs": list(inputs), "batched": batched}
         return self._ask(message, "PROBED", self.spec.load_timeout_secs)
 
-    def warm_up(self, inputs: Sequence[Mapping[str, Any]], batch_sizes: Sequence[int], count: int = 3) -> None:
-        """WARMUP; raises `LoadError`."""
-        message = {"type": "WARMUP", "inputs": list(inputs), "batch_sizes": list(batch_sizes), "count": count}
-        self._ask(message, "WARMED", self.spec.load_timeout_secs)
+    def warm_up(self, steps: Sequence[Mapping[str, Any]]) -> None:
+        """WARMUP for each step (`inputs`, `batch_sizes`, `count`, perhaps `sample`); raises `LoadError`."""
+        spec = self.spec
+        for step in steps:
+            if "sample" in step:
+                text = "model '%s' instance %s is running warmup sample '%s'"
+                fields = {"model": spec.model, "version": spec.version}
+                instance = f"{spec.model}_{spec.instance}"
+                log.info(text, spec.model, instance, step["sample"], extra={"fields": fields})
+            self._ask({"type": "WARMUP", **step}, "WARMED", spec.load_timeout_secs)
 
     def serve(self, table: Mapping[str, Any]) -> None:
         """SERVE with the tensor tables `{inputs, outputs, max_batch_size}`; raises `LoadError`."""
@@ -165,7 +171,7 @@ class Replay:
     """What brings a replacement of a lost worker to the state of the first."""
 
     load: dict[str, Any]
-    warm_up: tuple[Sequence[Mapping[str, Any]], Sequence[int]] | None
+    warm_up: Sequence[Mapping[str, Any]]
     table: dict[str, Any]
     policy: RestartPolicy
     on_state: Callable[[str | None], None]
@@ -415,8 +421,7 @@ class Supervisor:
         worker = self.start(spec)
         try:
             worker.load(replay.load)
-            if replay.warm_up is not None:
-                worker.warm_up(*replay.warm_up)
+            worker.warm_up(replay.warm_up)
             worker.serve(replay.table)
         except LoadError:
             self.discard(worker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -58,6 +59,9 @@ def test_a_second_signal_ends_at_once(repository, start):
     tree = descendants(server.pid)
     running = threading.Thread(target=lambda: _ignore(server))
     running.start()
+    server.until(
+        lambda: re.search(r"naiad_requests_in_flight.* 1\n", server.scrape()), 10, "the request did not arrive"
+    )
     server.process.send_signal(signal.SIGTERM)
     server.until(lambda: _shutting_down(server), 10, "the first signal was not seen")
     server.process.send_signal(signal.SIGTERM)

@@ -107,10 +107,16 @@ class Worker:
         """Some frameworks compile at the first calls of each batch size: let them do it before READY."""
         probe = Probe(self._backend, message["inputs"])
         shapes = probe.recorded()
-        for batch in message["batch_sizes"]:
-            rows = {name: [batch, *dims[1:]] if batch else dims for name, dims in shapes.items()}
-            for _ in range(message["count"]):
-                probe.run(rows)
+        sample = message.get("sample")
+        try:
+            for batch in message["batch_sizes"]:
+                rows = {name: [batch, *dims[1:]] if batch else dims for name, dims in shapes.items()}
+                for _ in range(message["count"]):
+                    probe.run(rows)
+        except Exception as error:  # a model may raise anything
+            if sample is None:
+                raise
+            raise backends.LoadFailure(f"warmup sample '{sample}': {one_line(error)}") from error
         return {"type": "WARMED"}
 
     def _prepare(self, message: dict[str, Any]) -> dict[str, Any]:

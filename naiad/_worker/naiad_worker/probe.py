@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from naiad_worker.tensors import BF16, BYTES, CODES, NUMPY, Bf16Array, datatype_of
+from naiad_worker.fill import filled
+from naiad_worker.tensors import datatype_of
 
 Shapes = dict[str, list[int]]
 BATCHES = (1, 2, 3)
-
-
-def zeros(datatype: str, dims: list[int]) -> Any:
-    """An array of zeros (empty strings for BYTES)."""
-    code = CODES[datatype]
-    if code == BYTES:
-        array = np.empty(dims, dtype=object)
-        array[...] = b""
-        return array
-    array = np.zeros(dims, dtype=NUMPY[code])
-    return array.view(Bf16Array) if code == BF16 else array
 
 
 class Probe:
@@ -33,8 +21,7 @@ class Probe:
     def run(self, shapes: Shapes) -> dict[str, Any]:
         """Outputs by name; whatever the model raises passes through."""
         arrays = {
-            tensor.get("argument") or tensor["name"]: zeros(tensor["datatype"], shapes[tensor["name"]])
-            for tensor in self._inputs
+            tensor.get("argument") or tensor["name"]: filled(tensor, shapes[tensor["name"]]) for tensor in self._inputs
         }
         return self._backend.probe(arrays)  # type: ignore[no-any-return]
 

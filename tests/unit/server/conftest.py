@@ -62,7 +62,7 @@ class Stage:
 
         policy = policy or RestartPolicy()
         load = self.load_message(**fields)
-        return Replay(load=load, warm_up=None, table=TABLE, policy=policy, on_state=on_state)
+        return Replay(load=load, warm_up=[], table=TABLE, policy=policy, on_state=on_state)
 
     def zygotes(self) -> list[int]:
         """Pids of the zygotes seen so far, from the labels of their output."""

@@ -40,7 +40,7 @@ def test_a_worker_loads_probes_warms_up_and_serves(stage):
     report = worker.probe([{"name": "INPUT0", "argument": "", "datatype": "FP32", "dims": [1, 16]}], batched=True)
     assert report["batchable"] is True
     assert report["outputs"] == [{"name": "OUTPUT0", "datatype": "FP32", "dims": [-1, -1]}]
-    worker.warm_up(TABLE["inputs"], [1, 8])
+    worker.warm_up([{"inputs": TABLE["inputs"], "batch_sizes": [1, 8], "count": 3}])
     worker.serve(TABLE)
     assert answers(stage, worker)
     assert stage.core.links[worker.id].place == {"model": "m", "version": 1, "instance": 0}

@@ -106,7 +106,7 @@ def test_a_pytorch_zygote_has_one_thread_and_its_worker_serves(stage, torch, tmp
     assert len(os.listdir(f"/proc/{zygote}/task")) == 1
     worker.load(stage.load_message(backend="pytorch", version_directory=str(tmp_path), file="model.pt"))
     tensor = {"name": "x", "argument": "x", "datatype": "FP32", "dims": [-1, 4]}
-    worker.warm_up([{**tensor, "dims": [1, 4]}], [1, 2])
+    worker.warm_up([{"inputs": [{**tensor, "dims": [1, 4]}], "batch_sizes": [1, 2], "count": 3}])
     worker.serve({"inputs": [tensor], "outputs": [{**tensor, "name": "OUTPUT__0"}], "max_batch_size": 2})
     rows = np.ones((2, 4), np.float32)
     stage.core.links[worker.id].execute(rows)

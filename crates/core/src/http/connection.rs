@@ -1,6 +1,7 @@
 //! Connections: accepted, watched for progress, ended when the server stops.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
+use super::eager::Eager;
 use super::{Frontend, answer, limits};
 use crate::log::Level;
 
@@ -136,6 +138,7 @@ async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Re
     // Not `pipeline_flush`: with it hyper closes without sending its answer where unread bytes are left.
     builder.max_header_size(limits::HEADER_BYTES);
     let mut connection = pin!(builder.serve_connection(watched, service));
+    let eager = Eager::new();
     let mut stopped = pin!(told(&mut stop));
     let mut looks = interval_at(Instant::now() + look, look);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -144,7 +147,7 @@ async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Re
         tokio::select! {
             biased;
             // Errors are the client's: it went away, or sent what hyper answered by itself.
-            _ = connection.as_mut() => return,
+            _ = poll_fn(|context| eager.poll(connection.as_mut(), context)) => return,
             () = &mut stopped, if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();

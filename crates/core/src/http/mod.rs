@@ -3,6 +3,7 @@
 pub mod body;
 pub mod codec;
 pub(crate) mod connection;
+mod eager;
 pub mod error;
 pub mod host;
 pub mod limits;

@@ -1,11 +1,16 @@
 //! The workers of one model version as its scheduler sees them: who is idle, who has room.
 
+use std::sync::Arc;
+
 use super::WorkerHandle;
+use super::calls::FrameDone;
+use crate::scheduler::station::Progress;
 
 #[derive(Debug)]
 struct Member {
     handle: WorkerHandle,
     in_flight: usize,
+    progress: Arc<Progress>,
 }
 
 /// Live workers and what each has in flight.
@@ -16,8 +21,8 @@ pub struct Group {
 
 impl Group {
     /// Adds a worker with nothing in flight.
-    pub fn add(&mut self, handle: WorkerHandle) {
-        self.members.push(Member { handle, in_flight: 0 });
+    pub fn add(&mut self, handle: WorkerHandle, progress: Arc<Progress>) {
+        self.members.push(Member { handle, in_flight: 0, progress });
     }
 
     /// Takes a worker out; answers whether it was there.
@@ -55,11 +60,16 @@ impl Group {
         &member.handle
     }
 
-    /// A worker has answered a frame.
-    pub fn done(&mut self, worker: u64) {
-        if let Some(member) = self.members.iter_mut().find(|member| member.handle.id == worker) {
-            member.in_flight = member.in_flight.saturating_sub(1);
+    /// Takes the frames that were answered out of the count; answers their calls.
+    pub fn count(&mut self) -> FrameDone {
+        let mut all = FrameDone::default();
+        for member in &mut self.members {
+            let (frames, done) = member.progress.take();
+            member.in_flight = member.in_flight.saturating_sub(frames as usize);
+            all.calls += done.calls;
+            all.busy += done.busy;
         }
+        all
     }
 
     /// All workers.

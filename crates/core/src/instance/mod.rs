@@ -25,7 +25,7 @@ use crate::error::InferError;
 use crate::model::Served;
 use crate::registry::Registry;
 use crate::scheduler::batch::Batch;
-use crate::scheduler::owner::Message;
+use crate::scheduler::station::Station;
 use crate::spec::ModelSpec;
 use frame::Range;
 use worker::Worker;
@@ -50,8 +50,8 @@ pub enum ToWorker {
     Join {
         /// The model.
         served: Arc<Served>,
-        /// Where its news go.
-        scheduler: mpsc::UnboundedSender<Message>,
+        /// Its side of the scheduler.
+        station: Station,
     },
     /// Calls to run.
     Execute(Vec<Batch>),
@@ -77,8 +77,8 @@ pub struct WorkerHandle {
 
 impl WorkerHandle {
     /// Makes it serve a model; false if it has ended.
-    pub fn join(&self, served: &Arc<Served>, scheduler: mpsc::UnboundedSender<Message>) -> bool {
-        self.owner.send(ToWorker::Join { served: Arc::clone(served), scheduler }).is_ok()
+    pub fn join(&self, served: &Arc<Served>, station: Station) -> bool {
+        self.owner.send(ToWorker::Join { served: Arc::clone(served), station }).is_ok()
     }
 
     /// Runs calls; gives them back if it has ended.

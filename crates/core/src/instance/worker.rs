@@ -17,8 +17,10 @@ use super::frame::{self, Execute, FromWorker, MAX_FRAME};
 use super::{Identity, ToWorker, WorkersOptions};
 use crate::engine::Event;
 use crate::error::InferError;
+use crate::model::Served;
 use crate::scheduler::batch::Batch;
 use crate::scheduler::owner::Message;
+use crate::scheduler::station::Station;
 
 /// How long nothing happens before unused memory goes back.
 const IDLE: Duration = Duration::from_secs(1);
@@ -38,7 +40,20 @@ type Outgoing = (Vec<u8>, Option<Arc<Segment>>);
 /// The model for which the worker runs and where its news go.
 struct Post {
     calls: Calls,
-    scheduler: mpsc::UnboundedSender<Message>,
+    station: Station,
+}
+
+impl Post {
+    fn new(served: Arc<Served>, station: Station) -> Self {
+        Self { calls: Calls::new(served), station }
+    }
+
+    /// Tells that a frame is answered, if it is.
+    fn tell(&self, done: Option<FrameDone>) {
+        if let Some(done) = done {
+            self.station.finish(done);
+        }
+    }
 }
 
 /// One worker's owner.
@@ -157,7 +172,7 @@ impl Worker {
             FromWorker::Reply(records) => {
                 for record in records {
                     let done = post.calls.record(record, &mut self.arena, &self.own)?;
-                    self.identity.tell_done(&post.scheduler, done);
+                    post.tell(done);
                 }
                 if !self.held.is_empty() {
                     self.pump();
@@ -175,9 +190,9 @@ impl Worker {
 
     fn message(&mut self, message: ToWorker) -> Result<(), End> {
         match message {
-            ToWorker::Join { served, scheduler } => {
+            ToWorker::Join { served, station } => {
                 // A worker serves one published specification in its life.
-                self.post.get_or_insert_with(|| Post { calls: Calls::new(served), scheduler });
+                self.post.get_or_insert_with(|| Post::new(served, station));
             }
             ToWorker::Execute(batches) => {
                 if let Some(post) = &mut self.post {
@@ -228,7 +243,7 @@ impl Worker {
                 let Some(post) = &mut self.post else { break };
                 let error = InferError::Internal(error.to_string());
                 let done = post.calls.refuse(call.call, &mut self.arena, &error);
-                self.identity.tell_done(&post.scheduler, done);
+                post.tell(done);
             }
         }
         self.send_calls(execute);
@@ -248,7 +263,7 @@ impl Worker {
             job.answer(Err(error));
         }
         let done = post.calls.close_call(frame, 0);
-        self.identity.tell_done(&post.scheduler, done);
+        post.tell(done);
     }
 
     fn send_calls(&mut self, execute: Execute) {
@@ -290,8 +305,8 @@ impl Worker {
         let mut late = Vec::new();
         while let Ok(message) = self.inbox.try_recv() {
             match message {
-                ToWorker::Join { served, scheduler } => {
-                    self.post.get_or_insert_with(|| Post { calls: Calls::new(served), scheduler });
+                ToWorker::Join { served, station } => {
+                    self.post.get_or_insert_with(|| Post::new(served, station));
                 }
                 ToWorker::Execute(batches) => late.extend(batches.into_iter().flat_map(|batch| batch.jobs)),
                 ToWorker::Sweep | ToWorker::Release(_) | ToWorker::Close => {}
@@ -304,7 +319,7 @@ impl Worker {
             jobs.extend(self.held.into_iter().flat_map(|(_, batch)| batch.jobs));
             jobs.extend(late);
             let lost = Message::Lost { worker: self.identity.id, jobs };
-            if let Err(refused) = post.scheduler.send(lost) {
+            if let Err(refused) = post.station.messages.send(lost) {
                 refuse_all(refused.0, &self.identity.model);
             }
         }
@@ -341,13 +356,6 @@ impl Identity {
             End::Closed => InferError::Unavailable(format!(
                 "worker closed: the process of model '{model}' was stopped while it ran this request"
             )),
-        }
-    }
-
-    fn tell_done(&self, scheduler: &mpsc::UnboundedSender<Message>, done: Option<FrameDone>) {
-        if let Some(FrameDone { calls, busy }) = done {
-            // Where the scheduler has ended nobody counts frames any more.
-            let _ = scheduler.send(Message::Done { worker: self.id, calls, busy });
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod direct;
 pub mod dynamic;
 pub mod owner;
 pub mod queue;
+pub mod station;
 pub mod timer;
 
 use std::fmt::Debug;

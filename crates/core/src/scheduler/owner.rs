@@ -1,7 +1,7 @@
 //! The one task that owns a model version's line of requests and knows its workers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::batch::Batch;
 use super::dynamic::MAX_REQUESTS;
 use super::queue::{Decision, Line, Policy};
+use super::station::{Progress, Shared, Station};
 use super::timer::Timer;
 use super::{BoxedJob, Job, Pending, Scheduler, State, Turn};
 use crate::admission::Permit;
@@ -34,15 +35,8 @@ pub enum Message {
     Sweep,
     /// A worker to use.
     Attach(WorkerHandle),
-    /// A worker has answered a frame.
-    Done {
-        /// The worker's id.
-        worker: u64,
-        /// Calls of the frame.
-        calls: u64,
-        /// Nanoseconds that they took.
-        busy: u64,
-    },
+    /// A worker has answered a frame while requests wait.
+    Done,
     /// A worker's channel is closed.
     Lost {
         /// The worker's id.
@@ -57,13 +51,6 @@ pub enum Message {
         /// Told whether nothing was cut off.
         answer: oneshot::Sender<bool>,
     },
-}
-
-/// Counters that callers read without asking the owner.
-#[derive(Debug, Default)]
-struct Shared {
-    queued: AtomicUsize,
-    workers: AtomicUsize,
 }
 
 /// The callers' side.
@@ -101,7 +88,7 @@ impl Scheduler for Handle {
         let pending = |state| Pending { state, owner: self.messages.clone() };
         let spec = &self.served.spec;
         let room = |queued: usize| (queued < spec.max_queue_size).then_some(queued + 1);
-        if self.shared.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
+        if self.shared.queued.fetch_update(Ordering::SeqCst, Ordering::Relaxed, room).is_err() {
             return pending(State::Refused(InferError::QueueFull { id: shown_id(&request.id) }));
         }
         if request.inputs.len() > 1 {
@@ -217,12 +204,8 @@ impl<P: Policy> Owner<P> {
             Message::Enqueue(job) => self.enqueue(job),
             Message::Sweep => self.sweep = true,
             Message::Attach(handle) => self.attach(handle),
-            Message::Done { worker, calls, busy } => {
-                self.group.done(worker);
-                if let Some(now) = busy.checked_div(calls) {
-                    self.call_ns = Some(self.call_ns.map_or(now, |before| (before * 7 + now) / 8).max(1));
-                }
-            }
+            // What has ended is counted before the next frame is given out.
+            Message::Done => {}
             Message::Lost { worker, jobs } => {
                 self.forget(worker);
                 self.put_back(jobs);
@@ -230,6 +213,7 @@ impl<P: Policy> Owner<P> {
             Message::Retire { deadline, answer } => {
                 let fresh = || Retiring { deadline, answers: Vec::new(), clean: true, closing: false };
                 self.retiring.get_or_insert_with(fresh).answers.push(answer);
+                self.shared.attentive.store(true, Ordering::SeqCst);
             }
         }
     }
@@ -246,8 +230,10 @@ impl<P: Policy> Owner<P> {
 
     fn attach(&mut self, handle: WorkerHandle) {
         let Some(messages) = self.messages.upgrade() else { return };
-        if handle.join(&self.served, messages) {
-            self.group.add(handle);
+        let progress = Arc::<Progress>::default();
+        let station = Station { messages, progress: Arc::clone(&progress), shared: Arc::clone(&self.shared) };
+        if handle.join(&self.served, station) {
+            self.group.add(handle, progress);
         } else {
             self.shared.workers.fetch_sub(1, Ordering::Relaxed);
         }
@@ -260,7 +246,7 @@ impl<P: Policy> Owner<P> {
     }
 
     fn put_back(&mut self, jobs: Vec<BoxedJob>) {
-        self.shared.queued.fetch_add(jobs.len(), Ordering::Relaxed);
+        self.shared.queued.fetch_add(jobs.len(), Ordering::SeqCst);
         self.line.push_front(jobs);
     }
 
@@ -283,7 +269,9 @@ impl<P: Policy> Owner<P> {
 
     /// Gives frames to workers that have room; answers when the batch that is forming is ripe.
     fn dispatch(&mut self, now: Instant) -> Option<Instant> {
-        while let Some(position) = self.group.choose(self.depth) {
+        loop {
+            self.count();
+            let position = self.group.choose(self.depth)?;
             let (calls, ripe) = self.form(now);
             if calls.is_empty() {
                 return ripe;
@@ -296,7 +284,14 @@ impl<P: Policy> Owner<P> {
                 self.put_back(calls.into_iter().flat_map(|batch| batch.jobs).collect());
             }
         }
-        None
+    }
+
+    /// Counts the frames that workers have answered.
+    fn count(&mut self) {
+        let done = self.group.count();
+        if let Some(now) = done.busy.checked_div(done.calls) {
+            self.call_ns = Some(self.call_ns.map_or(now, |before| (before * 7 + now) / 8).max(1));
+        }
     }
 
     /// The calls of the next frame.

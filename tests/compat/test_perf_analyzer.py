@@ -1,0 +1,34 @@
+"""NVIDIA's perf_analyzer, unmodified, finishes with a report against a real server."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from tests.support.perf_analyzer import measure, perf_analyzer
+
+JSON = ("--input-tensor-format=json", "--output-tensor-format=json")
+RUNS = {
+    "http": ("--concurrency-range=2",),
+    "http-json": ("--concurrency-range=2", *JSON),
+    "http-rate": ("--request-rate-range=200",),
+    "http-batch": ("--concurrency-range=1", "-b", "4"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _program() -> None:
+    perf_analyzer()
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_report(wire, tmp_path, run):
+    """W63, W64: it reads the configuration and the statistics, and gives up where a key of them is missing."""
+    report = tmp_path / "report.csv"
+    printed = measure("m", wire.address, report, *RUNS[run])
+    assert "Server:" in printed, printed
+    with report.open() as lines:
+        (row,) = csv.DictReader(lines)
+    assert float(row["Inferences/Second"]) > 0
+    assert float(row["Server Compute Infer"]) >= 0

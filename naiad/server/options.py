@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from naiad.errors import NaiadError
+from naiad.errors import ConfigError, NaiadError
+from naiad.server import restricted
 
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+/?", re.ASCII)
 TRUE, FALSE = {"true", "1", "on", "yes"}, {"false", "0", "off", "no"}
 
 
@@ -63,6 +66,9 @@ TABLE: tuple[Option, ...] = (
     _option(_HTTP, "reuse-http-port", "bool", False, "share the port with other processes"),
     _option(_HTTP, "http-max-input-size", "int", 64 << 20, "bytes of JSON, or of one tensor made from it"),
     _option(_HTTP, "http-max-binary-size", "int", 2 << 30, "bytes of a body with binary tensors"),
+    _option(_HTTP, "http-restricted-api", "list", (), "CATEGORY[,…]:KEY=VALUE: ask for header KEY; repeatable"),
+    _option(_HTTP, "http-header-forward-pattern", "text", "", "headers whose names fit become request parameters"),
+    _option(_HTTP, "http-cors-allowed-origin", "list", (), "web page that may call, https://host; repeatable"),
     _option(_HTTP, "allowed-host", "list", (), "further Host value to answer to; repeatable, '*' = any"),
     _option(_ACCESS, "keys-file", "path", None, "API keys made by 'naiad key create --keys-file'"),
     _option(_ACCESS, "require-key", "bool", False, "deny whatever comes without a key"),
@@ -103,7 +109,7 @@ ALIASES = {"model-store": "model-repository", "strict-model-config": "disable-au
 LATER = frozenset({
     "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory", "cache-config",
     "grpc-header-forward-pattern", "grpc-restricted-protocol", "grpc-use-ssl", "grpc-use-ssl-mutual",
-    "http-header-forward-pattern", "http-restricted-api", "model-namespacing",
+    "model-namespacing",
     "rate-limit", "rate-limit-resource", "response-cache-byte-size", "trace-config", "trace-file", "trace-level",
     "trace-rate", "trace-count", "trace-log-frequency",
 })  # fmt: skip
@@ -141,6 +147,9 @@ class ServeOptions:
     reuse_http_port: bool
     http_max_input_size: int
     http_max_binary_size: int
+    http_restricted_api: tuple[str, ...]
+    http_header_forward_pattern: str
+    http_cors_allowed_origin: tuple[str, ...]
     allowed_host: tuple[str, ...]
     keys_file: Path | None
     require_key: bool
@@ -269,6 +278,13 @@ def _checked(options: ServeOptions) -> ServeOptions:
         _refuse("option --load-model: '*' means all models, so it must be the only one")
     if options.log_format not in ("", "default", "ISO8601", "json"):
         _refuse(f"option --log-format: expected default, ISO8601 or json, got '{options.log_format}'")
+    try:
+        restricted.rows(options.http_restricted_api)
+    except ConfigError as error:
+        _refuse(f"option --http-restricted-api: {error}")
+    for origin in options.http_cors_allowed_origin:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            _refuse(f"option --http-cors-allowed-origin: expected https://host[:port] or '*', got '{origin}'")
     for option in TABLE:
         if option.kind in ("int", "float"):
             _check_number(option, getattr(options, option.field))

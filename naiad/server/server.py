@@ -18,7 +18,7 @@ from typing import Any
 from naiad import __version__, keys, settings
 from naiad._core import Core, CoreError
 from naiad.errors import ConfigError, NaiadError
-from naiad.server import backend_config, control_mode, keys_file, logs, metrics
+from naiad.server import backend_config, control_mode, keys_file, logs, metrics, restricted
 from naiad.server.backend_config import BackendConfig
 from naiad.server.lanes import Lanes
 from naiad.server.loader import Loader, LoaderOptions
@@ -41,7 +41,13 @@ class StartError(NaiadError):
 def core_options(options: ServeOptions) -> dict[str, Any]:
     """The document of `Core(options)`."""
     loopback = is_loopback(options.http_address)
-    http = {"address": options.http_address, "port": options.http_port, "reuse_port": options.reuse_http_port}
+    http = {
+        "address": options.http_address,
+        "port": options.http_port,
+        "reuse_port": options.reuse_http_port,
+        "restricted": restricted.rows(options.http_restricted_api),
+        "forward": options.http_header_forward_pattern,
+    }
     # Off loopback a key is required, and which names lead here is the network's business.
     hosts = list(options.allowed_host) or ([] if loopback else ["*"])
     level = {"info": options.log_info, "warning": options.log_warning, "error": options.log_error}
@@ -60,6 +66,7 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "busy_poll_us": options.busy_poll_us,
         "allowed_hosts": hosts,
         "metrics": metrics.metrics_options(options),
+        "cors_origins": list(options.http_cors_allowed_origin),
         "log": {
             "format": options.log_format or ("default" if options.log_file is None and sys.stderr.isatty() else "json"),
             "level": {**level, "verbose": options.log_verbose},
@@ -109,6 +116,11 @@ def check(options: ServeOptions) -> None:
         if descriptor is not None and not _is_open(descriptor):
             raise StartError(f"option --{name}: descriptor {descriptor} is not open; the caller has to pass it on")
     protected = options.require_key or options.keys_file is not None
+    if "*" in options.http_cors_allowed_origin and not protected:
+        raise StartError(
+            "--http-cors-allowed-origin '*' lets every web page call this server, and no key is required;\n"
+            "list the pages, or ask for a key with --keys-file or --require-key"
+        )
     listeners = (
         ("http-address", options.allow_http, options.http_address, "infer --service '*'"),
         ("metrics-address", options.allow_metrics, metrics.address(options), "metrics"),

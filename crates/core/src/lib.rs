@@ -5,6 +5,7 @@ pub mod admission;
 pub mod auth;
 pub mod engine;
 pub mod error;
+pub mod forward;
 pub mod http;
 pub mod instance;
 pub mod log;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::auth::restricted::RestrictedRow;
 use crate::error::InferError;
 
 /// Everything that the core is told before it starts.
@@ -46,6 +47,9 @@ pub struct CoreOptions {
     /// Further `Host` values; `*` = any.
     #[serde(default)]
     pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may call the v2 listener; `*` = any.
+    #[serde(default)]
+    pub cors_origins: Vec<String>,
     /// Where log records go.
     #[serde(default)]
     pub log: LogOptions,
@@ -65,6 +69,12 @@ pub struct ListenerOptions {
     /// Whether another process may bind the same port.
     #[serde(default)]
     pub reuse_port: bool,
+    /// Triton's restricted API.
+    #[serde(default)]
+    pub restricted: Vec<RestrictedRow>,
+    /// Which headers become request parameters; empty = none.
+    #[serde(default)]
+    pub forward: String,
 }
 
 /// The metrics listener and what it shows.

@@ -1,6 +1,7 @@
 //! The gate: decides on the matched route, before any body is read, whether a caller may go on.
 
 pub mod access;
+pub mod restricted;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -132,7 +132,7 @@ async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Re
     let service = service_fn(|request| {
         progress.enter(BUSY);
         let (front, progress) = (Arc::clone(&front), Arc::clone(&progress));
-        async move { Ok::<_, Infallible>(answer(&front, request, progress).await) }
+        async move { Ok::<_, Infallible>(answer(front, request, progress).await) }
     });
     let mut builder = http1::Builder::new();
     // Not `pipeline_flush`: with it hyper closes without sending its answer where unread bytes are left.

@@ -1,7 +1,7 @@
 //! What a failure looks like on the wire: the only place of the HTTP listener that names a status.
 
 use bytes::Bytes;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -28,7 +28,7 @@ const NO_KEY: &str = "missing or invalid API key: send it as 'Authorization: Bea
 pub struct HttpError {
     status: StatusCode,
     text: String,
-    allow: Option<&'static str>,
+    header: Option<(HeaderName, &'static str)>,
     closes: bool,
     /// How many bytes of an unread body are worth reading, so that the client sees the answer.
     pub drain: u64,
@@ -39,7 +39,7 @@ const LARGE_DRAIN: u64 = 256 << 20;
 
 impl HttpError {
     fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), allow: None, closes: false, drain: SMALL_DRAIN }
+        Self { status, text: text.into(), header: None, closes: false, drain: SMALL_DRAIN }
     }
 
     /// W1: no such route.
@@ -49,7 +49,7 @@ impl HttpError {
 
     /// W3: the route has other verbs.
     pub fn wrong_verb(allow: &'static str) -> Self {
-        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") }
+        Self { header: Some((ALLOW, allow)), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") }
     }
 
     /// The request is wrong.
@@ -66,6 +66,11 @@ impl HttpError {
     /// F2, W68: known and not allowed.
     pub fn forbidden(text: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, text)
+    }
+
+    /// Triton's restricted API; on top of the gate, with Triton's answer.
+    pub fn restricted(header: &str) -> Self {
+        Self::forbidden(format!("This API is restricted, expecting header '{header}'"))
     }
 
     /// The body did not come in time.
@@ -86,6 +91,12 @@ impl HttpError {
     /// A body above its limit: W23 wants 400 with Triton's text, and the client mostly sends it all before it reads.
     pub fn too_large(text: impl Into<String>) -> Self {
         Self { drain: LARGE_DRAIN, ..Self::bad_request(text) }
+    }
+
+    /// W35: a body in a coding that is not known here.
+    pub fn unsupported_encoding() -> Self {
+        let refusal = Self::of(Code::Unsupported, "Unsupported compression type");
+        Self { header: Some((ACCEPT_ENCODING, "gzip, deflate")), ..refusal }
     }
 
     /// Ends the connection after the answer.
@@ -123,8 +134,8 @@ impl HttpError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(allow) = self.allow {
-            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        if let Some((name, value)) = self.header {
+            headers.insert(name, HeaderValue::from_static(value));
         }
         if self.closes {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

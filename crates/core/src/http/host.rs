@@ -3,8 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use hyper::Method;
-use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
+use hyper::header::{HOST, HeaderValue, ORIGIN};
+use hyper::http::request::Parts;
 
+use super::cors::Origins;
 use super::error::HttpError;
 
 /// Which `Host` values a listener answers.
@@ -14,32 +16,41 @@ pub struct Hosts {
     allowed: Vec<String>,
     /// A listener that others reach needs a key, which no web page has.
     any: bool,
+    /// Web pages that may call all the same.
+    pub origins: Origins,
 }
 
 impl Hosts {
     /// Those of a listener bound to `address`.
-    pub fn new(address: SocketAddr, allowed: &[String]) -> Self {
+    pub fn new(address: SocketAddr, allowed: &[String], origins: Origins) -> Self {
         let bound = address.ip();
         let any = !bound.is_loopback() || allowed.iter().any(|host| host == "*");
-        Self { bound, allowed: allowed.iter().map(|host| host.to_ascii_lowercase()).collect(), any }
+        Self { bound, allowed: allowed.iter().map(|host| host.to_ascii_lowercase()).collect(), any, origins }
     }
 
     /// Refuses a request that came by a foreign name or from a foreign page.
-    pub fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), HttpError> {
+    pub fn check(&self, parts: &Parts) -> Result<(), HttpError> {
+        let headers = &parts.headers;
         let mut hosts = headers.get_all(HOST).iter();
         if let Some(host) = hosts.next() {
-            let name = host_name(host).filter(|_| hosts.next().is_none());
-            let name = name.ok_or_else(|| HttpError::bad_request("malformed 'Host' header"))?;
-            if !self.knows(name) {
-                return Err(HttpError::wrong_host(name));
-            }
+            self.check_name(host.to_str().ok().filter(|_| hosts.next().is_none()))?;
         }
-        if self.any || matches!(*method, Method::GET | Method::HEAD) {
+        // HTTP/2 has it instead of the header, an absolute URL beside it.
+        if let Some(authority) = parts.uri.authority() {
+            self.check_name(Some(authority.as_str()))?;
+        }
+        if self.any || matches!(parts.method, Method::GET | Method::HEAD) || self.origins.of(headers).is_some() {
             return Ok(());
         }
         let foreign = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
             || headers.get_all(ORIGIN).iter().any(|origin| !self.knows_origin(origin));
         if foreign { Err(HttpError::forbidden("requests from web pages of other sites are refused")) } else { Ok(()) }
+    }
+
+    /// The name without its port has to be one of ours (A2).
+    fn check_name(&self, host: Option<&str>) -> Result<(), HttpError> {
+        let name = host.and_then(split_port).ok_or_else(|| HttpError::bad_request("malformed 'Host' header"))?;
+        if self.knows(name) { Ok(()) } else { Err(HttpError::wrong_host(name)) }
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -59,11 +70,6 @@ impl Hosts {
     }
 }
 
-/// The name of a `Host` value without its port; `None` if it is malformed (A2).
-fn host_name(value: &HeaderValue) -> Option<&str> {
-    split_port(value.to_str().ok()?)
-}
-
 fn split_port(authority: &str) -> Option<&str> {
     let (name, port) = match authority.strip_prefix('[').and_then(|rest| rest.find(']')) {
         Some(end) => authority.split_at(end + 2),
@@ -77,15 +83,21 @@ fn split_port(authority: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::Request;
+
     use super::*;
 
     fn refused(address: &str, method: &Method, headers: &[(&'static str, &'static str)]) -> Option<u16> {
-        let hosts = Hosts::new(address.parse().unwrap(), &["gpu.lab".to_owned()]);
-        let mut map = HeaderMap::new();
+        let origins = Origins::new(&["https://page.test".to_owned()]);
+        let hosts = Hosts::new(address.parse().unwrap(), &["gpu.lab".to_owned()], origins);
+        let mut request = Request::builder().method(method);
         for (name, value) in headers {
-            map.append(*name, HeaderValue::from_static(value));
+            request = match *name {
+                ":authority" => request.uri(format!("http://{value}/v2")),
+                name => request.header(name, *value),
+            };
         }
-        hosts.check(method, &map).err().map(|error| error.response().status().as_u16())
+        hosts.check(&request.body(()).unwrap().into_parts().0).err().map(|error| error.response().status().as_u16())
     }
 
     #[test]
@@ -117,5 +129,16 @@ mod tests {
         assert_eq!(from("sec-fetch-site", "cross-site"), Some(403));
         assert_eq!(from("origin", "http://localhost:3000"), None);
         assert_eq!(from("sec-fetch-site", "same-origin"), None);
+        let listed = [("origin", "https://page.test"), ("sec-fetch-site", "cross-site")];
+        assert_eq!(refused("127.0.0.1:1", &Method::POST, &listed), None);
+        assert_eq!(from("origin", "https://page.test.evil"), Some(403));
+    }
+
+    #[test]
+    fn an_authority_is_a_host_too() {
+        let from = |value| refused("127.0.0.1:1", &Method::GET, &[(":authority", value)]);
+        assert_eq!((from("localhost:8000"), from("evil.test:8000"), from("u@localhost")), (None, Some(421), Some(400)));
+        let both = [("host", "localhost"), (":authority", "evil.test")];
+        assert_eq!(refused("127.0.0.1:1", &Method::GET, &both), Some(421));
     }
 }

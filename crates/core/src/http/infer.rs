@@ -9,10 +9,9 @@ use tokio::task::block_in_place;
 
 use super::body::ResponseBody;
 use super::codec::{self, DecodeOptions, Target};
-use super::error::HttpError;
+use super::compression::{self, Encoding};
 use super::limits::Part;
 use super::{Answer, Call};
-use crate::error::Code;
 use crate::statistics::Visit;
 
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -28,7 +27,6 @@ pub async fn infer(call: &mut Call) -> Answer {
     // Unknown models are refused before their inputs are read.
     let model = shared.engine.registry().find(&target, version).map_err(|error| call.refuse(error, &target))?;
     let _visit = Visit::begin(&model.statistics, &call.entry.caller);
-    check_encoding(&call.headers)?;
     let part = part(&call.headers);
     let body = call.read(part).await?;
     let place = Target {
@@ -39,12 +37,13 @@ pub async fn infer(call: &mut Call) -> Answer {
     let options = DecodeOptions { max_input_size: shared.options.max_input_size };
     let json = if part == Part::Json { body.len() } else { 0 };
     let decoded = beside(json, || codec::decode(&model.spec, place, body, options));
-    let (request, form) = decoded.map_err(|error| call.refuse(error, &target))?;
+    let (mut request, form) = decoded.map_err(|error| call.refuse(error, &target))?;
+    call.forward(&mut request)?;
     let answer = shared.engine.infer(request).await.map_err(|error| call.refuse(error, &target))?;
     let size = answer.outputs.iter().map(|output| output.data.len()).sum();
     let encoded = beside(size, || codec::encode(&answer, call.model(), &form));
     let encoded = encoded.map_err(|error| call.refuse(error, &target))?;
-    Ok(respond(encoded))
+    Ok(respond(encoded, compression::of_answer(&call.headers)))
 }
 
 /// Runs work that may take long without holding up the thread's other requests.
@@ -52,11 +51,21 @@ fn beside<T>(size: usize, work: impl FnOnce() -> T) -> T {
     if size > HEAVY { block_in_place(work) } else { work() }
 }
 
-fn respond(encoded: codec::Encoded) -> Response<ResponseBody> {
-    let mut parts = VecDeque::from(encoded.body);
-    let first = parts.pop_front().unwrap_or_default();
-    let mut response = Response::new(ResponseBody::of(first, parts));
+/// W33, W36, W37: the JSON's length counts what is not compressed, the body's what is.
+fn respond(encoded: codec::Encoded, encoding: Option<Encoding>) -> Response<ResponseBody> {
+    let body = match encoding {
+        None => {
+            let mut parts = VecDeque::from(encoded.body);
+            let first = parts.pop_front().unwrap_or_default();
+            ResponseBody::of(first, parts)
+        }
+        Some(encoding) => compression::deflate(encoding, &encoded.body).into(),
+    };
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
+    if let Some(encoding) = encoding {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
+    }
     match encoded.json_length {
         None => {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -75,16 +84,5 @@ fn part(headers: &HeaderMap) -> Part {
         None => Part::Json,
         Some(length) if length == "0" => Part::Raw,
         Some(_) => Part::Binary,
-    }
-}
-
-/// Compressed requests are refused rather than misread (W35).
-fn check_encoding(headers: &HeaderMap) -> Result<(), HttpError> {
-    match headers.get(CONTENT_ENCODING) {
-        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-            let text = "Unsupported compression type: compressed request bodies are not offered yet";
-            Err(HttpError::of(Code::Unsupported, text))
-        }
-        _ => Ok(()),
     }
 }

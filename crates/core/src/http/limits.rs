@@ -11,6 +11,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{EXPECT, HeaderMap, TRANSFER_ENCODING};
 use tokio::time::{Instant, timeout_at};
 
+use super::compression::{self, Encoding, Inflater, Trouble};
 use super::connection::Progress;
 use super::error::HttpError;
 
@@ -58,6 +59,23 @@ impl Part {
             ),
         })
     }
+
+    /// The refusal of a compressed body.
+    fn not_opened(self, trouble: &Trouble, limit: u64) -> HttpError {
+        let option = if self == Self::Binary { "--http-max-binary-size" } else { "--http-max-input-size" };
+        match trouble {
+            Trouble::TooLarge => HttpError::too_large(format!(
+                "Decompressed data size exceeds the maximum allowed value of {limit} bytes. \
+                 Use {option} to increase the limit."
+            )),
+            Trouble::Bomb => HttpError::too_large(
+                "the request body opens to far more than tensors do when they are compressed; send it uncompressed",
+            ),
+            Trouble::Broken => {
+                HttpError::bad_request("the request body is not what its Content-Encoding says, or is cut off")
+            }
+        }
+    }
 }
 
 /// A body that is about to be read.
@@ -70,11 +88,15 @@ pub struct Unread<'a> {
     pub progress: &'a Progress,
 }
 
-/// Reads a whole body; a body that came in one piece is not copied.
+/// Reads a whole body and opens it if it is compressed; a body that came in one piece is not copied.
 pub async fn read(unread: Unread<'_>, part: Part, limit: u64) -> Result<Bytes, HttpError> {
+    let encoding = compression::of_request(unread.headers)?;
     let progress = unread.progress;
     progress.reading();
-    let whole = collect(unread, part, limit).await;
+    let whole = match encoding {
+        None => collect(unread, part, limit).await,
+        Some(encoding) => open(unread, encoding, part, limit).await,
+    };
     progress.read();
     whole
 }
@@ -82,28 +104,15 @@ pub async fn read(unread: Unread<'_>, part: Part, limit: u64) -> Result<Bytes, H
 async fn collect(unread: Unread<'_>, part: Part, limit: u64) -> Result<Bytes, HttpError> {
     let Unread { headers, body, progress } = unread;
     let declared = body.size_hint().exact();
-    if let Some(size) = declared.filter(|size| *size > limit) {
-        return Err(part.too_large(size, limit));
-    }
-    let mut small_frames = 0;
-    let chunked = headers.contains_key(TRANSFER_ENCODING);
-    let Some(first) = next(body, progress).await? else { return Ok(Bytes::new()) };
+    let mut frames = Frames::new(headers, body, part, limit)?;
+    let Some(first) = frames.next(progress).await? else { return Ok(Bytes::new()) };
     if declared == Some(first.len() as u64) {
         return Ok(first);
     }
     let declared = declared.unwrap_or(0) as usize;
     let mut whole = BytesMut::with_capacity(declared.clamp(first.len(), TRUSTED_LENGTH.max(first.len())));
     whole.extend_from_slice(&first);
-    while let Some(frame) = next(body, progress).await? {
-        let size = (whole.len() + frame.len()) as u64;
-        if size > limit {
-            return Err(part.too_large(size, limit));
-        }
-        small_frames += u32::from(chunked && !frame.is_empty() && frame.len() < SMALL_FRAME);
-        if small_frames >= CHUNKS {
-            let text = format!("more than {CHUNKS} chunks in the request body");
-            return Err(HttpError::bad_request(text).closing(limit));
-        }
+    while let Some(frame) = frames.next(progress).await? {
         if whole.len() + frame.len() > whole.capacity() {
             let left = declared.saturating_sub(whole.len());
             whole.reserve(left.min(whole.len() * 2).max(frame.len()));
@@ -111,6 +120,51 @@ async fn collect(unread: Unread<'_>, part: Part, limit: u64) -> Result<Bytes, Ht
         whole.extend_from_slice(&frame);
     }
     Ok(whole.freeze())
+}
+
+/// Opens a compressed body as it comes, so that neither it nor what it opens to is ever held beyond the limit (B7).
+async fn open(unread: Unread<'_>, encoding: Encoding, part: Part, limit: u64) -> Result<Bytes, HttpError> {
+    let Unread { headers, body, progress } = unread;
+    let mut frames = Frames::new(headers, body, part, limit)?;
+    let mut inflater = Inflater::new(encoding, limit);
+    let refuse = |trouble| part.not_opened(&trouble, limit);
+    while let Some(frame) = frames.next(progress).await? {
+        inflater.push(&frame).map_err(refuse)?;
+    }
+    inflater.finish().map_err(refuse)
+}
+
+/// The frames of a body, within its bounds.
+struct Frames<'a> {
+    body: &'a mut Incoming,
+    part: Part,
+    limit: u64,
+    size: u64,
+    chunked: bool,
+    small: u32,
+}
+
+impl<'a> Frames<'a> {
+    fn new(headers: &HeaderMap, body: &'a mut Incoming, part: Part, limit: u64) -> Result<Self, HttpError> {
+        if let Some(size) = body.size_hint().exact().filter(|size| *size > limit) {
+            return Err(part.too_large(size, limit));
+        }
+        Ok(Self { body, part, limit, size: 0, chunked: headers.contains_key(TRANSFER_ENCODING), small: 0 })
+    }
+
+    async fn next(&mut self, progress: &Progress) -> Result<Option<Bytes>, HttpError> {
+        let Some(frame) = next(self.body, progress).await? else { return Ok(None) };
+        self.size += frame.len() as u64;
+        if self.size > self.limit {
+            return Err(self.part.too_large(self.size, self.limit));
+        }
+        self.small += u32::from(self.chunked && !frame.is_empty() && frame.len() < SMALL_FRAME);
+        if self.small >= CHUNKS {
+            let text = format!("more than {CHUNKS} chunks in the request body");
+            return Err(HttpError::bad_request(text).closing(self.limit));
+        }
+        Ok(Some(frame))
+    }
 }
 
 /// The next bytes of the body; `None` at its end. No timer: the connection's own look ends a silence.

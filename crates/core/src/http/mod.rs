@@ -2,7 +2,9 @@
 
 pub mod body;
 pub mod codec;
+mod compression;
 pub(crate) mod connection;
+pub(crate) mod cors;
 mod eager;
 pub mod error;
 pub mod host;
@@ -39,9 +41,12 @@ use crate::auth::{Caller, Credentials};
 use crate::error::{Code, InferError};
 use crate::log::{Level, Record};
 use crate::operations::{Named, names::refusal};
+use crate::request::InferRequest;
+use crate::server::listener::Rules;
 use crate::server::{Active, Shared};
 use body::ResponseBody;
 use connection::Progress;
+use cors::Origins;
 use error::HttpError;
 use host::Hosts;
 use limits::{Part, Unread};
@@ -57,6 +62,7 @@ pub(crate) struct Frontend {
     /// Which routes it has.
     pub(crate) listener: Listener,
     pub(crate) hosts: Hosts,
+    pub(crate) rules: Rules,
     /// How often a connection is looked at.
     pub(crate) look: Duration,
 }
@@ -72,8 +78,17 @@ struct Entry {
     caller: Caller,
 }
 
+impl Entry {
+    /// A browser's question, which carries no key and is told nothing but verbs.
+    fn preflight(verbs: &'static str) -> Self {
+        let handler = Handler::Preflight(verbs);
+        Self { handler, model: None, version: None, in_repository: false, caller: Caller::Anonymous }
+    }
+}
+
 /// A request that the gate has let in.
 struct Call {
+    front: Arc<Frontend>,
     shared: Arc<Shared>,
     headers: HeaderMap,
     body: Incoming,
@@ -102,6 +117,12 @@ impl Call {
         self.named().refuse(error, target).into()
     }
 
+    /// Adds the headers that are to be forwarded to the model.
+    fn forward(&self, request: &mut InferRequest) -> Result<(), InferError> {
+        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        self.front.rules.forward.apply(request, headers)
+    }
+
     /// The whole body.
     async fn read(&mut self, part: Part) -> Result<Bytes, HttpError> {
         let options = &self.shared.options;
@@ -112,14 +133,21 @@ impl Call {
 }
 
 /// Answers one request, whatever happens.
-async fn answer(front: &Frontend, request: Request<Incoming>, progress: Arc<Progress>) -> Response<ResponseBody> {
+async fn answer(front: Arc<Frontend>, request: Request<Incoming>, progress: Arc<Progress>) -> Response<ResponseBody> {
     let active = Active::new(&front.shared);
     let (parts, mut body) = request.into_parts();
-    let mut response = match enter(front, &parts) {
+    let page = front.hosts.origins.of(&parts.headers).cloned();
+    let mut response = match enter(&front, &parts) {
         Err(error) => refuse(&parts.headers, &mut body, error).await,
         Ok(entry) => {
-            let shared = Arc::clone(&front.shared);
-            let mut call = Call { shared, headers: parts.headers, body, progress: Arc::clone(&progress), entry };
+            let mut call = Call {
+                front: Arc::clone(&front),
+                shared: Arc::clone(&front.shared),
+                headers: parts.headers,
+                body,
+                progress: Arc::clone(&progress),
+                entry,
+            };
             match contain(handle(&mut call)).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => refuse(&call.headers, &mut call.body, error).await,
@@ -131,6 +159,9 @@ async fn answer(front: &Frontend, request: Request<Incoming>, progress: Arc<Prog
             }
         }
     };
+    if let Some(page) = page {
+        Origins::allow(page, response.headers_mut());
+    }
     if front.shared.is_exiting() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -140,15 +171,19 @@ async fn answer(front: &Frontend, request: Request<Incoming>, progress: Arc<Prog
 
 /// Everything that is decided before the body is read.
 fn enter(front: &Frontend, parts: &Parts) -> Result<Entry, HttpError> {
-    front.hosts.check(&parts.method, &parts.headers)?;
-    let matched = routes::find(front.listener, &parts.method, parts.uri.path()).map_err(|missed| match missed {
-        Missed::Path => HttpError::no_route(),
-        Missed::Verb(allow) => HttpError::wrong_verb(allow),
-    })?;
+    front.hosts.check(parts)?;
+    let matched = match routes::find(front.listener, &parts.method, parts.uri.path()) {
+        Ok(matched) => matched,
+        Err(Missed::Path) => return Err(HttpError::no_route()),
+        Err(Missed::Verb(verbs)) if front.hosts.origins.is_preflight(parts) => return Ok(Entry::preflight(verbs)),
+        Err(Missed::Verb(verbs)) => return Err(HttpError::wrong_verb(verbs)),
+    };
     let name = matched.model.map(names::read).transpose();
     // A name that is none is nobody's service; its caller still has to show a key first.
     let service = name.as_ref().map_or_else(|bad| Some(bad.as_str()), |name| name.as_deref());
     let caller = front.shared.gate.check(credentials(&parts.headers), matched.route.scope, service)?;
+    let values = |name: &str| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    front.rules.restricted.check(matched.route.category, values).map_err(HttpError::restricted)?;
     let name = name.map_err(|bad| HttpError::bad_request(refusal(&bad)))?;
     let version = matched.version.map(|digits| {
         digits.parse().map_err(|_| HttpError::bad_request(format!("version '{digits}' is out of range")))
@@ -185,6 +220,7 @@ async fn handle(call: &mut Call) -> Answer {
         Handler::Metrics => Ok(metrics::metrics(call)),
         Handler::Routes => Ok(admin::routes()),
         Handler::NoRegions => Ok(error::json_text(Bytes::from_static(b"[]"))),
+        Handler::Preflight(verbs) => cors::preflight(&call.headers, verbs),
         Handler::NotOffered(text) => Err(HttpError::of(Code::Unsupported, text)),
     }
 }

@@ -4,6 +4,7 @@ use hyper::Method;
 use serde::Serialize;
 
 use crate::auth::Scope;
+use crate::auth::restricted::Category;
 
 /// Who answers a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Handler {
     Inspect,
     /// `admin`
     Routes,
+    /// `cors`, for a path whose verbs are these; no row has it.
+    Preflight(&'static str),
     /// Nobody: an empty list.
     NoRegions,
     /// Nobody yet: the text that says so.
@@ -87,13 +90,15 @@ pub struct Route {
     pub scope: Scope,
     /// Where it is.
     pub listener: Listener,
+    /// What Triton's restricted API calls it.
+    pub category: Category,
     /// Who answers.
     #[serde(skip)]
     pub handler: Handler,
 }
 
-const fn route(verb: Verb, pattern: &'static str, scope: Scope, handler: Handler) -> Route {
-    Route { pattern, verb, scope, listener: Listener::V2, handler }
+const fn route(verb: Verb, pattern: &'static str, scope: Scope, category: Category, handler: Handler) -> Route {
+    Route { pattern, verb, scope, listener: Listener::V2, category, handler }
 }
 
 const GENERATE: Handler = Handler::NotOffered("the generate extension is not offered yet");
@@ -105,53 +110,57 @@ const SHARED_MEMORY: Handler =
 
 /// Every route; the first that matches counts, so fixed words stand before names.
 pub static ROUTES: &[Route] = {
+    use Category::{Health, Inference, Logging, Metadata, ModelConfig, ModelRepository, SharedMemory, Trace};
     use Handler::{Config, Index, Inspect, Live, Load, Model, ModelReady, NoRegions};
     use Handler::{Ready, Routes, Server, SetAccess, Statistics, Unload};
     use Scope::{Admin, AnyKey, Manage, Public};
     use Verb::{Get, Post, Put};
     &[
-        route(Post, "/v2/models/{model}/infer", Scope::Infer, Handler::Infer),
-        route(Post, "/v2/models/{model}/versions/{version}/infer", Scope::Infer, Handler::Infer),
-        route(Get, "/v2/health/live", Public, Live),
-        route(Get, "/v2/health/ready", Public, Ready),
-        route(Get, "/v2", AnyKey, Server),
-        route(Get, "/v2/models/stats", AnyKey, Statistics),
-        route(Get, "/v2/models/{model}", Scope::Infer, Model),
-        route(Get, "/v2/models/{model}/versions/{version}", Scope::Infer, Model),
-        route(Get, "/v2/models/{model}/ready", Scope::Infer, ModelReady),
-        route(Get, "/v2/models/{model}/versions/{version}/ready", Scope::Infer, ModelReady),
-        route(Get, "/v2/models/{model}/config", Scope::Infer, Config),
-        route(Get, "/v2/models/{model}/versions/{version}/config", Scope::Infer, Config),
-        route(Get, "/v2/models/{model}/stats", Scope::Infer, Statistics),
-        route(Get, "/v2/models/{model}/versions/{version}/stats", Scope::Infer, Statistics),
-        route(Post, "/v2/repository/index", AnyKey, Index),
-        route(Post, "/v2/repository/{repository}/index", AnyKey, Index),
-        route(Post, "/v2/repository/models/{model}/load", Manage, Load),
-        route(Post, "/v2/repository/models/{model}/unload", Manage, Unload),
-        route(Post, "/v2/repository/{repository}/models/{model}/load", Manage, Load),
-        route(Post, "/v2/repository/{repository}/models/{model}/unload", Manage, Unload),
-        Route { listener: Listener::Metrics, ..route(Get, "/metrics", Scope::Metrics, Handler::Metrics) },
-        route(Put, "/naiad/v1/access", Admin, SetAccess),
-        route(Post, "/naiad/v1/inspect", Admin, Inspect),
-        route(Get, "/naiad/v1/routes", Admin, Routes),
-        route(Post, "/v2/models/{model}/generate", Scope::Infer, GENERATE),
-        route(Post, "/v2/models/{model}/generate_stream", Scope::Infer, GENERATE),
-        route(Post, "/v2/models/{model}/versions/{version}/generate", Scope::Infer, GENERATE),
-        route(Post, "/v2/models/{model}/versions/{version}/generate_stream", Scope::Infer, GENERATE),
-        route(Get, "/v2/models/{model}/trace/setting", Manage, TRACE),
-        route(Post, "/v2/models/{model}/trace/setting", Manage, TRACE),
-        route(Get, "/v2/trace/setting", Manage, TRACE),
-        route(Post, "/v2/trace/setting", Manage, TRACE),
-        route(Get, "/v2/logging", Manage, LOGGING),
-        route(Post, "/v2/logging", Manage, LOGGING),
-        route(Get, "/v2/systemsharedmemory/status", AnyKey, NoRegions),
-        route(Post, "/v2/systemsharedmemory/unregister", AnyKey, SHARED_MEMORY),
-        route(Post, "/v2/systemsharedmemory/region/{region}/register", AnyKey, SHARED_MEMORY),
-        route(Post, "/v2/systemsharedmemory/region/{region}/unregister", AnyKey, SHARED_MEMORY),
-        route(Get, "/v2/cudasharedmemory/status", AnyKey, NoRegions),
-        route(Post, "/v2/cudasharedmemory/unregister", AnyKey, SHARED_MEMORY),
-        route(Post, "/v2/cudasharedmemory/region/{region}/register", AnyKey, SHARED_MEMORY),
-        route(Post, "/v2/cudasharedmemory/region/{region}/unregister", AnyKey, SHARED_MEMORY),
+        route(Post, "/v2/models/{model}/infer", Scope::Infer, Inference, Handler::Infer),
+        route(Post, "/v2/models/{model}/versions/{version}/infer", Scope::Infer, Inference, Handler::Infer),
+        route(Get, "/v2/health/live", Public, Health, Live),
+        route(Get, "/v2/health/ready", Public, Health, Ready),
+        route(Get, "/v2", AnyKey, Metadata, Server),
+        route(Get, "/v2/models/stats", AnyKey, Category::Statistics, Statistics),
+        route(Get, "/v2/models/{model}", Scope::Infer, Metadata, Model),
+        route(Get, "/v2/models/{model}/versions/{version}", Scope::Infer, Metadata, Model),
+        route(Get, "/v2/models/{model}/ready", Scope::Infer, Health, ModelReady),
+        route(Get, "/v2/models/{model}/versions/{version}/ready", Scope::Infer, Health, ModelReady),
+        route(Get, "/v2/models/{model}/config", Scope::Infer, ModelConfig, Config),
+        route(Get, "/v2/models/{model}/versions/{version}/config", Scope::Infer, ModelConfig, Config),
+        route(Get, "/v2/models/{model}/stats", Scope::Infer, Category::Statistics, Statistics),
+        route(Get, "/v2/models/{model}/versions/{version}/stats", Scope::Infer, Category::Statistics, Statistics),
+        route(Post, "/v2/repository/index", AnyKey, ModelRepository, Index),
+        route(Post, "/v2/repository/{repository}/index", AnyKey, ModelRepository, Index),
+        route(Post, "/v2/repository/models/{model}/load", Manage, ModelRepository, Load),
+        route(Post, "/v2/repository/models/{model}/unload", Manage, ModelRepository, Unload),
+        route(Post, "/v2/repository/{repository}/models/{model}/load", Manage, ModelRepository, Load),
+        route(Post, "/v2/repository/{repository}/models/{model}/unload", Manage, ModelRepository, Unload),
+        Route {
+            listener: Listener::Metrics,
+            ..route(Get, "/metrics", Scope::Metrics, Category::Admin, Handler::Metrics)
+        },
+        route(Put, "/naiad/v1/access", Admin, Category::Admin, SetAccess),
+        route(Post, "/naiad/v1/inspect", Admin, ModelRepository, Inspect),
+        route(Get, "/naiad/v1/routes", Admin, Category::Admin, Routes),
+        route(Post, "/v2/models/{model}/generate", Scope::Infer, Inference, GENERATE),
+        route(Post, "/v2/models/{model}/generate_stream", Scope::Infer, Inference, GENERATE),
+        route(Post, "/v2/models/{model}/versions/{version}/generate", Scope::Infer, Inference, GENERATE),
+        route(Post, "/v2/models/{model}/versions/{version}/generate_stream", Scope::Infer, Inference, GENERATE),
+        route(Get, "/v2/models/{model}/trace/setting", Manage, Trace, TRACE),
+        route(Post, "/v2/models/{model}/trace/setting", Manage, Trace, TRACE),
+        route(Get, "/v2/trace/setting", Manage, Trace, TRACE),
+        route(Post, "/v2/trace/setting", Manage, Trace, TRACE),
+        route(Get, "/v2/logging", Manage, Logging, LOGGING),
+        route(Post, "/v2/logging", Manage, Logging, LOGGING),
+        route(Get, "/v2/systemsharedmemory/status", AnyKey, SharedMemory, NoRegions),
+        route(Post, "/v2/systemsharedmemory/unregister", AnyKey, SharedMemory, SHARED_MEMORY),
+        route(Post, "/v2/systemsharedmemory/region/{region}/register", AnyKey, SharedMemory, SHARED_MEMORY),
+        route(Post, "/v2/systemsharedmemory/region/{region}/unregister", AnyKey, SharedMemory, SHARED_MEMORY),
+        route(Get, "/v2/cudasharedmemory/status", AnyKey, SharedMemory, NoRegions),
+        route(Post, "/v2/cudasharedmemory/unregister", AnyKey, SharedMemory, SHARED_MEMORY),
+        route(Post, "/v2/cudasharedmemory/region/{region}/register", AnyKey, SharedMemory, SHARED_MEMORY),
+        route(Post, "/v2/cudasharedmemory/region/{region}/unregister", AnyKey, SharedMemory, SHARED_MEMORY),
     ]
 };
 

@@ -7,8 +7,24 @@ use std::net::SocketAddr;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::net::{TcpListener, TcpSocket};
 
+use crate::auth::restricted::Restricted;
 use crate::error::InferError;
+use crate::forward::Forward;
 use crate::options::ListenerOptions;
+
+/// What a listener asks of requests beyond the gate, and takes from them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) restricted: Restricted,
+    pub(crate) forward: Forward,
+}
+
+impl Rules {
+    /// Those of a listener whose restricted headers start with `prefix`.
+    pub(crate) fn new(options: &ListenerOptions, prefix: &str) -> Result<Self, InferError> {
+        Ok(Self { restricted: Restricted::new(&options.restricted, prefix)?, forward: Forward::new(&options.forward)? })
+    }
+}
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;

@@ -22,6 +22,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::error::InferError;
 use crate::http::Frontend;
 use crate::http::connection;
+use crate::http::cors::Origins;
 use crate::http::host::Hosts;
 use crate::http::routes::Listener;
 use crate::log::{Log, Record};
@@ -29,6 +30,7 @@ use crate::metrics::Machine;
 use crate::options::{CoreOptions, ListenerOptions, parse};
 use crate::spec::{IndexRow, ModelSpec};
 use commands::Commands;
+use listener::Rules;
 
 /// How long answers that are being written may take to leave when the server stops.
 const LAST_BYTES: Duration = Duration::from_millis(500);
@@ -198,9 +200,12 @@ impl Server {
         look: Duration,
     ) -> Result<Option<String>, InferError> {
         let Some(options) = options else { return Ok(None) };
+        let rules = Rules::new(options, "")?;
         let (listener, address) = listener::bind(options)?;
-        let hosts = Hosts::new(address, &self.shared.options.allowed_hosts);
-        let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), listener: kind, hosts, look });
+        // Pages may call the v2 listener only.
+        let pages = if kind == Listener::V2 { &self.shared.options.cors_origins[..] } else { &[] };
+        let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, Origins::new(pages));
+        let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), listener: kind, hosts, rules, look });
         self.handle.spawn(connection::serve(listener, front, self.stop.subscribe()));
         Ok(Some(address.to_string()))
     }

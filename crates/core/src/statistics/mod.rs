@@ -22,9 +22,6 @@ use histogram::{BATCHES, DURATIONS, FIRST_RESPONSES, Histogram, HistogramSnapsho
 use reasons::{Alone, FailureReason};
 pub use visit::{Door, Visit};
 
-/// Responses of one request that are told apart; later ones count with the last of these.
-const MOST_RESPONSES: usize = 1024;
-
 /// Monotonic nanoseconds, the clock that the workers' times are on.
 pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -83,30 +80,6 @@ impl Times {
     }
 }
 
-/// The counters of one index of response of a decoupled model.
-#[derive(Debug, Default)]
-struct ResponseCounters {
-    compute_infer: Counter,
-    compute_output: Counter,
-    success: Counter,
-    fail: Counter,
-    empty: Counter,
-    cancel: Counter,
-}
-
-/// What one response of a decoupled model was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Response {
-    /// It has outputs.
-    Good,
-    /// The last one, without outputs.
-    Empty,
-    /// An error.
-    Failed,
-    /// Nobody waited for it any more.
-    Cancelled,
-}
-
 /// The counters of one model version.
 #[derive(Debug)]
 pub struct Statistics {
@@ -129,7 +102,6 @@ pub struct Statistics {
     batch_sizes: Histogram,
     first_responses: Histogram,
     batches: ArcSwap<BTreeMap<u64, Arc<BatchCounters>>>,
-    responses: ArcSwap<Vec<Arc<ResponseCounters>>>,
     cached: AtomicBool,
     /// What frontends count.
     pub door: Door,
@@ -157,7 +129,6 @@ impl Default for Statistics {
             batch_sizes: Histogram::new(&BATCHES),
             first_responses: Histogram::new(&FIRST_RESPONSES),
             batches: ArcSwap::default(),
-            responses: ArcSwap::default(),
             cached: AtomicBool::default(),
             door: Door::default(),
         }
@@ -236,43 +207,9 @@ impl Statistics {
         self.first_responses.observe(monotonic_ns().saturating_sub(arrived));
     }
 
-    /// A response of a decoupled model: its position among those to its request, what it was, when it was computed.
-    pub fn responded(&self, index: usize, what: Response, times: Times) {
-        let counters = self.response(index.min(MOST_RESPONSES - 1));
-        let [_, infer, output] = times.spans();
-        let whole = infer + output;
-        match what {
-            Response::Good => {
-                counters.compute_infer.add(1, infer);
-                counters.compute_output.add(1, output);
-                counters.success.add(1, whole);
-            }
-            Response::Empty => {
-                counters.compute_infer.add(1, infer);
-                counters.empty.add(1, whole);
-            }
-            Response::Failed => counters.fail.add(1, whole),
-            Response::Cancelled => counters.cancel.add(1, whole),
-        }
-    }
-
     fn touch(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_inference.store(now.as_millis() as u64, Ordering::Relaxed);
-    }
-
-    fn response(&self, index: usize) -> Arc<ResponseCounters> {
-        if let Some(found) = self.responses.load().get(index) {
-            return Arc::clone(found);
-        }
-        self.responses.rcu(|old| {
-            let mut responses = Vec::clone(old);
-            while responses.len() <= index {
-                responses.push(Arc::default());
-            }
-            responses
-        });
-        Arc::clone(&self.responses.load()[index])
     }
 
     fn batch(&self, rows: u64) -> Arc<BatchCounters> {
@@ -319,13 +256,7 @@ impl Statistics {
         }
     }
 
-    /// By index as text, in the order of the numbers' texts; one entry where each request has one response.
     fn responses(&self) -> BTreeMap<String, ResponseStatistics> {
-        let several = self.responses.load();
-        if !several.is_empty() {
-            let numbered = several.iter().enumerate();
-            return numbered.map(|(index, counters)| (index.to_string(), counters.snapshot())).collect();
-        }
         let fail = self.fail.snapshot();
         let cancel = self.cancelled.snapshot();
         let first = ResponseStatistics {
@@ -371,18 +302,5 @@ impl Statistics {
     /// From arrival to the first response, decoupled models only.
     pub fn first_responses(&self) -> HistogramSnapshot {
         self.first_responses.snapshot()
-    }
-}
-
-impl ResponseCounters {
-    fn snapshot(&self) -> ResponseStatistics {
-        ResponseStatistics {
-            compute_infer: self.compute_infer.snapshot(),
-            compute_output: self.compute_output.snapshot(),
-            success: self.success.snapshot(),
-            fail: self.fail.snapshot(),
-            empty_response: self.empty.snapshot(),
-            cancel: self.cancel.snapshot(),
-        }
     }
 }

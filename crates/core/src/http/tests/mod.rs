@@ -1,10 +1,12 @@
 //! The listener over real sockets: raw bytes in, raw bytes out.
 
+mod compression;
 mod gate;
 mod infer;
 mod limits;
 mod metrics;
 mod repository;
+mod rules;
 mod wire;
 
 use std::io::{ErrorKind, Read, Write};

@@ -1,0 +1,76 @@
+"""B7: compressed bodies that open to far more than they are; refused early, and nothing is kept of them."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import zlib
+
+import pytest
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def server(module_repository, tmp_path_factory):
+    from tests.support.server import serve
+
+    module_repository.identity("m")
+    log = tmp_path_factory.mktemp("log") / "serve.log"
+    with serve(module_repository.root, log) as running:
+        running.wait_ready()
+        pid = running.pid
+        yield running
+        assert running.process.poll() is None and running.pid == pid, "the server died"
+        assert running.infer("m", [0.0] * 16).status == 200
+
+
+@pytest.fixture(scope="module")
+def bomb() -> bytes:
+    """Ten megabytes that open to ten gigabytes."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    block = bytes(4 * MIB)
+    parts = [packer.compress(block) for _ in range(2560)]
+    return b"".join([*parts, packer.flush()])
+
+
+def _peak(server) -> int:
+    """The most resident memory so far, in bytes."""
+    return _memory(server, "VmHWM:")
+
+
+def _memory(server, name: str) -> int:
+    with open(f"/proc/{server.pid}/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
+
+
+@pytest.mark.parametrize("headers", [{}, {"Inference_Header_Content_Length": "100"}], ids=["json", "binary"])
+def test_b7_a_bomb_is_refused_within_bounds(server, bomb, headers):
+    assert 9 * MIB < len(bomb) < 11 * MIB
+    before = _peak(server)
+    answer = server.post("/v2/models/m/infer", bomb, Content_Encoding="gzip", **headers)
+    assert answer.status == 400
+    assert "opens to far more" in answer.error
+    assert _peak(server) - before < 80 * MIB
+
+
+def test_w23_the_limit_counts_what_a_body_opens_to(server):
+    # A megabyte that does not compress makes the rest an honest body.
+    body = gzip.compress(random.Random(7).randbytes(MIB) + bytes(64 * MIB))
+    answer = server.post("/v2/models/m/infer", body, Content_Encoding="gzip")
+    text = "Decompressed data size exceeds the maximum allowed value of 67108864 bytes. "
+    assert (answer.status, answer.error) == (400, text + "Use --http-max-input-size to increase the limit.")
+
+
+def test_b7_a_thousand_failures_keep_nothing(server):
+    cut_off = gzip.compress(bytes(MIB))[:-1]
+
+    def fail(times: int) -> None:
+        for _ in range(times):
+            assert server.post("/v2/models/m/infer", cut_off, Content_Encoding="gzip").status == 400
+            assert server.post("/v2/models/m/infer", cut_off, Content_Encoding="deflate").status == 400
+
+    fail(50)
+    before = _memory(server, "VmRSS:")
+    fail(500)
+    assert _memory(server, "VmRSS:") - before < 16 * MIB

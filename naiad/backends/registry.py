@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from naiad.backends import identity, pytorch
+from naiad.backends import identity, pytorch, repeat, square
 from naiad.backends.base import Backend
 from naiad.errors import ConfigError
 
-BACKENDS = {backend.name: backend for backend in (pytorch.BACKEND, identity.BACKEND)}
+BACKENDS = {backend.name: backend for backend in (pytorch.BACKEND, identity.BACKEND, repeat.BACKEND, square.BACKEND)}
 LATER = {
     "onnxruntime", "onnxruntime_onnx", "tensorflow", "tensorflow_savedmodel", "openvino", "tensorrt", "tensorrt_plan",
-    "python", "torch_aoti", "ensemble", "vllm", "dali", "fil", "repeat", "square", "sequence", "dyna_sequence",
+    "python", "torch_aoti", "ensemble", "vllm", "dali", "fil", "sequence", "dyna_sequence",
 }  # fmt: skip
 # Files in the order in which Triton looks for them.
 _FILES = (
@@ -66,4 +66,5 @@ def _named(asked: str, what: str) -> Backend:
 
 
 def _known() -> str:
-    return " and ".join(f"'{name}'" for name in sorted(BACKENDS))
+    *names, last = (f"'{name}'" for name in sorted(BACKENDS))
+    return f"{', '.join(names)} and {last}"

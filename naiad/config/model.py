@@ -89,6 +89,8 @@ class ModelConfig:
     inputs: tuple[TensorConfig, ...]
     outputs: tuple[TensorConfig, ...]
     dynamic_batching: DynamicBatching | None
+    decoupled: bool
+    """Whether a request has any number of responses."""
     instance_groups: tuple[InstanceGroup, ...]
     default_model_filename: str
     parameters: Mapping[str, str]

@@ -46,6 +46,7 @@ def model_spec(
         "outputs": [_tensor(tensor, labels.get(tensor.name, ())) for tensor in config.outputs],
         "scheduler": scheduler,
         "max_queue_size": bound,
+        "decoupled": config.decoupled,
         "config": json.dumps(config.document, separators=(",", ":")),
         "workers": list(workers),
         "default_version": False,

@@ -28,8 +28,6 @@ def check(message: Any, *, name: str, source: str) -> None:
     for field, what in LATER.items():
         if message.HasField(field):
             fail(field, f"{what} with a later version of Naiad")
-    if message.model_transaction_policy.decoupled:
-        fail("model_transaction_policy", "decoupled models come with a later version of Naiad")
     if message.response_cache.enable:
         fail("response_cache", "the response cache comes with a later version of Naiad")
     if message.batch_input or message.batch_output:

@@ -219,7 +219,12 @@ class Loader:
             {"name": tensor.name, "datatype": tensor.datatype, "dims": list(tensor.model_dims)}
             for tensor in config.outputs
         ]
-        table = {"inputs": inputs, "outputs": outputs, "max_batch_size": config.max_batch_size}
+        table = {
+            "inputs": inputs,
+            "outputs": outputs,
+            "max_batch_size": config.max_batch_size,
+            "decoupled": config.decoupled,
+        }
         warm_up = []
         if probed is not None:
             sizes = sorted({1, config.max_batch_size}) if config.max_batch_size else [0]

@@ -266,6 +266,17 @@ def _check_number(option: Option, value: float | None) -> None:
         _refuse(f"option --{option.name}: expected {wanted} and at most {MOST[option.kind]}, got {value}")
 
 
+def _check_metrics(setting: str) -> None:
+    name, _, value = setting.partition("=")
+    if name not in METRICS_SWITCHES or value.lower() not in TRUE | FALSE:
+        _refuse(f"option --metrics-config: expected one of {', '.join(METRICS_SWITCHES)} with =BOOL, got '{setting}'")
+
+
+def _check_port(name: str, port: int) -> None:
+    if not 0 <= port <= 65535:
+        _refuse(f"option --{name}: expected 0 to 65535, got {port}")
+
+
 def _checked(options: ServeOptions) -> ServeOptions:
     if not options.model_repository:
         _refuse("option --model-repository: expected at least one folder")
@@ -289,13 +300,7 @@ def _checked(options: ServeOptions) -> ServeOptions:
         if option.kind in ("int", "float"):
             _check_number(option, getattr(options, option.field))
     for setting in options.metrics_config:
-        name, _, value = setting.partition("=")
-        if name not in METRICS_SWITCHES or value.lower() not in TRUE | FALSE:
-            _refuse(
-                f"option --metrics-config: expected one of {', '.join(METRICS_SWITCHES)} with =BOOL, got '{setting}'"
-            )
+        _check_metrics(setting)
     for name in ("http-port", "metrics-port"):
-        port = getattr(options, name.replace("-", "_"))
-        if not 0 <= port <= 65535:
-            _refuse(f"option --{name}: expected 0 to 65535, got {port}")
+        _check_port(name, getattr(options, name.replace("-", "_")))
     return options

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.repository import Repository
 from tests.support.server import Serve, serve
+from tests.support.triton import fetch, triton
 
 PAIR = """backend: "identity"
 max_batch_size: 8
@@ -43,3 +44,19 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     write_models(repository)
     with serve(repository.root, Path(folder / "serve.log"), "--http-max-input-size=100000") as running:
         yield running.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serve, Serve]]:
+    """Naiad and the real Triton on the same models; BF16 is left out, which Triton's Python backend lacks."""
+    fetch()
+    folder = tmp_path_factory.mktemp("both")
+    repository = Repository(folder / "models")
+    write_models(repository)
+    loaded = [path.name for path in repository.root.iterdir() if path.name != "bf16"]
+    for name in ("unloaded", "loadable"):
+        repository.identity(name)
+    options = ["--model-control-mode=explicit", *(f"--load-model={name}" for name in loaded)]
+    with triton(repository.root, folder / "triton.log", *options) as theirs:
+        with serve(repository.root, folder / "serve.log", *options) as ours:
+            yield ours.wait_ready(), theirs

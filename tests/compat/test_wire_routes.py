@@ -41,6 +41,16 @@ def test_w2_versions_are_digits(wire, version):
     assert (answer.status, answer.body) == (404, NOT_FOUND)
 
 
+@pytest.mark.parametrize("version", ["9223372036854775808", "99999999999999999999"])
+@pytest.mark.parametrize("rest", ["", "/ready", "/config", "/stats"])
+def test_w47_a_version_has_63_bits(wire, version, rest):
+    answer = wire.get(f"/v2/models/m/versions/{version}{rest}")
+    text = (
+        f"failed to get model version from specified version string '{version}' (details: stol), version should be an"
+    )
+    assert (answer.status, answer.error) == (400, f"{text} integral value > 0")
+
+
 @pytest.mark.parametrize(
     ("verb", "path"),
     [

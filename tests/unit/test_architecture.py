@@ -61,7 +61,7 @@ def test_the_page_has_the_whole_way() -> None:
         "engine.rs",
         "scheduler/",
         "instance/worker.rs",
-        "main.py",
+        "serving.py",
         "pytorch.py",
     ):
         assert any(stage in file for file in files), f"no row of the page names {stage}"

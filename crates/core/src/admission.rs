@@ -42,7 +42,7 @@ impl Budget {
             .is_ok()
     }
 
-    /// Takes `bytes` for an arena; they return when the reservation is dropped.
+    /// Takes `bytes`; they return when the reservation is dropped.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
         self.take(bytes).then(|| Reservation { budget: Arc::clone(self), bytes })
     }
@@ -134,6 +134,13 @@ impl Admission {
 pub struct Permit {
     admission: Arc<Admission>,
     bytes: u64,
+}
+
+impl Permit {
+    /// Takes `bytes` from the budget of queued and running requests, for a response that waits for its reader.
+    pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
+        self.admission.budget.reserve(bytes)
+    }
 }
 
 impl Drop for Permit {

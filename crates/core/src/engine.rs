@@ -12,7 +12,8 @@ use crate::instance::{Workers, WorkersOptions};
 use crate::model::{Model, Served};
 use crate::registry::Registry;
 use crate::request::{InferRequest, InferResponse};
-use crate::scheduler;
+use crate::scheduler::reply::Expiry;
+use crate::scheduler::{self, Responses};
 use crate::spec::ModelSpec;
 use crate::statistics::ModelStatistics;
 
@@ -74,7 +75,25 @@ impl Engine {
         let model = self.registry.find(&request.model, request.version)?; // not found
         model.check(&request)?; // names, datatypes, shapes
         let permit = self.admission.admit(&request)?; // going down, over the byte budget
-        model.scheduler.schedule(request, permit).await // queue, batch, execute, split
+        let expiry = expiry(&request);
+        let answer = model.scheduler.schedule(request, permit); // queue, batch, execute, split
+        match expiry {
+            None => answer.await,
+            Some(expiry) => expiry.bound(answer).await, // the client's deadline
+        }
+    }
+
+    /// Answers a request with the responses of any model as they come. Needs the runtime context; dropping the responses
+    /// cancels the request.
+    pub fn stream(&self, request: InferRequest) -> Result<Responses, InferError> {
+        let model = self.registry.find(&request.model, request.version)?;
+        model.check(&request)?;
+        let permit = self.admission.admit(&request)?;
+        let expiry = expiry(&request);
+        if model.spec.decoupled {
+            return Ok(model.scheduler.stream(request, permit)?.until(expiry));
+        }
+        Ok(Responses::one(model.scheduler.schedule(request, permit)).until(expiry))
     }
 
     /// Models by name and version, and the repository index. Its methods need no runtime context.
@@ -162,6 +181,11 @@ impl Engine {
     }
 }
 
+/// When a request is answered though its model has not.
+fn expiry(request: &InferRequest) -> Option<Expiry> {
+    request.deadline.map(|at| Expiry { at, id: request.id.clone() })
+}
+
 #[cfg(test)]
 #[path = "engine_tests.rs"]
 mod tests;
@@ -169,3 +193,11 @@ mod tests;
 #[cfg(test)]
 #[path = "lifecycle_tests.rs"]
 mod lifecycle_tests;
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod stream_tests;
+
+#[cfg(test)]
+#[path = "deadline_tests.rs"]
+mod deadline_tests;

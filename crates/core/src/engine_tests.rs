@@ -70,6 +70,7 @@ pub(super) fn request(values: &[i32]) -> InferRequest {
         id: String::new(),
         parameters: Vec::new(),
         timeout_us: 0,
+        deadline: None,
         priority: 0,
         inputs: vec![InputTensor { name: "x".into(), datatype: DataType::Int32, shape, data }],
         outputs: Vec::new(),

@@ -103,6 +103,17 @@ pub enum InferError {
         /// The request's id or `<id_unknown>`.
         id: String,
     },
+    /// Responses of a stream are read more slowly than the model gives them.
+    #[error(
+        "responses are read too slowly: {replies} of them with {bytes} bytes wait to be read, which is the bound; the \
+         request is cancelled"
+    )]
+    SlowReader {
+        /// Responses that wait for their reader.
+        replies: usize,
+        /// Their bytes.
+        bytes: u64,
+    },
     /// The request waited longer than it may.
     #[error("[request id: {id}] Request timeout expired")]
     QueueTimeout {
@@ -167,6 +178,7 @@ impl InferError {
             Self::VersionNotReady { .. }
             | Self::QueueFull { .. }
             | Self::QueueTimeout { .. }
+            | Self::SlowReader { .. }
             | Self::WorkerLost { .. }
             | Self::Exiting
             | Self::Unavailable(_) => Code::Unavailable,

@@ -68,6 +68,7 @@ mod tests {
             id: String::new(),
             parameters: vec![("my_header".to_owned(), Parameter::Int(1)), ("own".to_owned(), Parameter::Bool(true))],
             timeout_us: 0,
+            deadline: None,
             priority: 0,
             inputs: Vec::new(),
             outputs: Vec::new(),

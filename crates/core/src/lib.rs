@@ -15,10 +15,12 @@ mod operations;
 pub mod options;
 pub mod registry;
 pub mod request;
+pub mod response_statistics;
 pub mod scheduler;
 pub mod server;
 pub mod spec;
 pub mod statistics;
+pub mod trace;
 
 pub use engine::{Engine, EngineOptions, Event};
 pub use error::{Code, InferError};

@@ -34,6 +34,7 @@ async fn a_full_batch_does_not_wait() {
     assert_eq!(values(waiting).await, [5; 16]);
 }
 
+/// E-queue.
 #[tokio::test(start_paused = true)]
 async fn an_expired_request_is_refused_when_it_expires() {
     let policy = json!({"default_timeout_us": 500_000, "allow_timeout_override": true});
@@ -76,6 +77,7 @@ async fn a_delayed_request_is_served_after_all_others() {
     assert_eq!(values(late).await, [2, 2]);
 }
 
+/// E-queue, and W65: what never waited did not fail.
 #[tokio::test]
 async fn a_full_queue_refuses_at_the_door() {
     let engine = engine();

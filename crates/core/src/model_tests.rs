@@ -7,13 +7,16 @@ use tokio::time::Instant;
 use super::*;
 use crate::admission::Permit;
 use crate::instance::WorkerHandle;
-use crate::scheduler::Pending;
+use crate::scheduler::{Pending, Responses};
 
 #[derive(Debug)]
 struct NoScheduler;
 
 impl Scheduler for NoScheduler {
     fn schedule(&self, _: InferRequest, _: Permit) -> Pending {
+        unreachable!("these tests check only")
+    }
+    fn stream(&self, _: InferRequest, _: Permit) -> Result<Responses, InferError> {
         unreachable!("these tests check only")
     }
     fn attach(&self, _: WorkerHandle) {}
@@ -61,6 +64,7 @@ fn request(inputs: Vec<InputTensor>, outputs: &[&str]) -> InferRequest {
         id: "abc".into(),
         parameters: Vec::new(),
         timeout_us: 0,
+        deadline: None,
         priority: 0,
         inputs,
         outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use naiad_tensor::DataType;
+use tokio::time::Instant;
 
 /// A value of a request or response parameter.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +50,8 @@ pub struct InferRequest {
     pub parameters: Parameters,
     /// `timeout` of the request in microseconds, 0 = none.
     pub timeout_us: u64,
+    /// When the client no longer waits: the request leaves the queue and is answered then.
+    pub deadline: Option<Instant>,
     /// `priority` of the request, 0 = the model's default.
     pub priority: u64,
     /// Input tensors in the order in which they came.
@@ -83,4 +86,11 @@ pub struct InferResponse {
     pub parameters: Arc<Parameters>,
     /// Output tensors in the model's order (W24).
     pub outputs: Vec<OutputTensor>,
+}
+
+impl InferResponse {
+    /// Bytes of all its tensors.
+    pub fn bytes(&self) -> u64 {
+        self.outputs.iter().map(|output| output.data.len() as u64).sum()
+    }
 }

@@ -25,6 +25,9 @@ pub struct ModelSpec {
     pub scheduler: SchedulerSpec,
     /// `max_queue_size` of the configuration or the default bound.
     pub max_queue_size: usize,
+    /// Whether a request has any number of responses (`model_transaction_policy.decoupled`).
+    #[serde(default)]
+    pub decoupled: bool,
     /// The whole configuration as JSON text (W63), served as it is.
     pub config: String,
     /// Ids from `open_worker`, one for each instance.

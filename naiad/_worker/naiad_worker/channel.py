@@ -10,7 +10,10 @@ EXECUTE, REPLY, NEED, GRANT, SEGMENT = 1, 2, 3, 4, 5
 MAX_FRAME = 65_536
 WHOLE_CALL = 0xFFFF
 GATHERED, LISTED = 0, 1
-FINAL = 1
+# What a record means for its request: its last one, it needs the instance no longer, it carries no response.
+FINAL, RELEASED, BARE = 1, 2, 4
+# The call number of a NEED for room that any response of a decoupled request may use.
+STREAM = 0
 MAX_TEXT = 4_096
 
 HEADER = struct.Struct("<BBHI")

@@ -43,11 +43,16 @@ def test_execute_is_understood(fields, raw, room):
         assert call.entries == [tensor(entry) for entry in expected["entries"]]
 
 
+def flags(record: dict[str, Any]) -> int:
+    bits = {"final": channel.FINAL, "released": channel.RELEASED, "bare": channel.BARE}
+    return sum(bit for name, bit in bits.items() if record.get(name))
+
+
 @pytest.mark.parametrize(("fields", "raw"), frames("REPLY", "worker_to_core"))
 def test_reply_is_said(fields, raw):
     records = [
         channel.pack_record(
-            (r["call"], r["request"], r["status"], channel.FINAL if r["final"] else 0),
+            (r["call"], r["request"], r["status"], flags(r)),
             [tensor(entry) for entry in r["entries"]],
             r["text"].encode(),
             tuple(r["times"]),

@@ -12,7 +12,7 @@ from naiad.config import pbtxt
 from naiad.errors import ConfigError
 
 LATER_ONE = "this kind of model comes with a later version of Naiad"
-WORK = "'identity' and 'pytorch' work today"
+WORK = "'identity', 'pytorch', 'repeat' and 'square' work today"
 
 
 def chosen(folder: Path, text: str = "", name: str = "m") -> str:

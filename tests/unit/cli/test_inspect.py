@@ -140,7 +140,7 @@ def broken(tmp_path: Path) -> dict[str, tuple[Path, int, str]]:
         "backend": (
             tmp_path / "onnx", 1,
             "backend 'onnxruntime': this kind of model comes with a later version of Naiad; "
-            "'identity' and 'pytorch' work today",
+            "'identity', 'pytorch', 'repeat' and 'square' work today",
         ),
         "no file": (tmp_path / "gone", 1, "'1/model.pt' does not exist; the folder holds nothing"),
         "outside": (

@@ -128,10 +128,6 @@ BROKEN = {
         "sequence_batching: sequence batching comes with a later version of Naiad",
     ),
     "ensemble": (IO + "ensemble_scheduling { }", "ensemble_scheduling: ensembles come with a later version of Naiad"),
-    "decoupled": (
-        IO + "model_transaction_policy { decoupled: true }",
-        "model_transaction_policy: decoupled models come with a later version of Naiad",
-    ),
     "cache": (
         IO + "response_cache { enable: true }",
         "response_cache: the response cache comes with a later version of Naiad",
@@ -159,7 +155,7 @@ def test_fields_that_have_no_effect_here_are_accepted():
     optimization { graph { level: 1 } priority: PRIORITY_MAX input_pinned_memory { enable: true } }
     model_warmup { name: "w" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 zero_data: true } } }
     metric_tags { key: "team" value: "a" }
-    model_transaction_policy { decoupled: false }
+    model_transaction_policy { decoupled: true }
     response_cache { enable: false }
     """
     document = frozen(IO + text).document

@@ -15,10 +15,12 @@ pub mod routes;
 mod admin;
 mod health;
 mod infer;
+mod logging;
 mod metadata;
 mod metrics;
 mod repository;
 mod statistics;
+mod trace;
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +42,8 @@ use hyper::{Request, Response};
 use crate::auth::{Caller, Credentials};
 use crate::error::{Code, InferError};
 use crate::log::{Level, Record};
-use crate::operations::{Named, names::refusal};
+use crate::operations::Named;
+use crate::operations::names::{refusal, version};
 use crate::request::InferRequest;
 use crate::server::listener::Rules;
 use crate::server::{Active, Shared};
@@ -185,13 +188,11 @@ fn enter(front: &Frontend, parts: &Parts) -> Result<Entry, HttpError> {
     let values = |name: &str| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
     front.rules.restricted.check(matched.route.category, values).map_err(HttpError::restricted)?;
     let name = name.map_err(|bad| HttpError::bad_request(refusal(&bad)))?;
-    let version = matched.version.map(|digits| {
-        digits.parse().map_err(|_| HttpError::bad_request(format!("version '{digits}' is out of range")))
-    });
+    let version = matched.version.map(version).transpose()?;
     Ok(Entry {
         handler: matched.route.handler,
         model: name.map(Arc::from),
-        version: version.transpose()?,
+        version,
         in_repository: matched.repository.is_some(),
         caller,
     })
@@ -217,6 +218,10 @@ async fn handle(call: &mut Call) -> Answer {
         Handler::Unload => repository::unload(call).await,
         Handler::SetAccess => admin::set_access(call).await,
         Handler::Inspect => admin::inspect(call).await,
+        Handler::ReadTrace => trace::read(call),
+        Handler::UpdateTrace => trace::update(call).await,
+        Handler::ReadLogging => logging::read(call),
+        Handler::UpdateLogging => logging::update(call).await,
         Handler::Metrics => Ok(metrics::metrics(call)),
         Handler::Routes => Ok(admin::routes()),
         Handler::NoRegions => Ok(error::json_text(Bytes::from_static(b"[]"))),

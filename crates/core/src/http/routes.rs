@@ -31,6 +31,14 @@ pub enum Handler {
     Load,
     /// `repository`
     Unload,
+    /// `trace`
+    ReadTrace,
+    /// `trace`
+    UpdateTrace,
+    /// `logging`
+    ReadLogging,
+    /// `logging`
+    UpdateLogging,
     /// `metrics`
     Metrics,
     /// `admin`
@@ -102,7 +110,6 @@ const fn route(verb: Verb, pattern: &'static str, scope: Scope, category: Catego
 }
 
 const GENERATE: Handler = Handler::NotOffered("the generate extension is not offered yet");
-const TRACE: Handler = Handler::NotOffered("trace settings are not offered yet");
 const LOGGING: Handler = Handler::NotOffered("log settings are start-up options; changing them is not offered yet");
 /// W73.
 const SHARED_MEMORY: Handler =
@@ -147,12 +154,12 @@ pub static ROUTES: &[Route] = {
         route(Post, "/v2/models/{model}/generate_stream", Scope::Infer, Inference, GENERATE),
         route(Post, "/v2/models/{model}/versions/{version}/generate", Scope::Infer, Inference, GENERATE),
         route(Post, "/v2/models/{model}/versions/{version}/generate_stream", Scope::Infer, Inference, GENERATE),
-        route(Get, "/v2/models/{model}/trace/setting", Manage, Trace, TRACE),
-        route(Post, "/v2/models/{model}/trace/setting", Manage, Trace, TRACE),
-        route(Get, "/v2/trace/setting", Manage, Trace, TRACE),
-        route(Post, "/v2/trace/setting", Manage, Trace, TRACE),
-        route(Get, "/v2/logging", Manage, Logging, LOGGING),
-        route(Post, "/v2/logging", Manage, Logging, LOGGING),
+        route(Get, "/v2/models/{model}/trace/setting", Manage, Trace, Handler::ReadTrace),
+        route(Post, "/v2/models/{model}/trace/setting", Manage, Trace, Handler::UpdateTrace),
+        route(Get, "/v2/trace/setting", Manage, Trace, Handler::ReadTrace),
+        route(Post, "/v2/trace/setting", Manage, Trace, Handler::UpdateTrace),
+        route(Get, "/v2/logging", Manage, Logging, Handler::ReadLogging),
+        route(Post, "/v2/logging", Manage, Logging, Handler::UpdateLogging),
         route(Get, "/v2/systemsharedmemory/status", AnyKey, SharedMemory, NoRegions),
         route(Post, "/v2/systemsharedmemory/unregister", AnyKey, SharedMemory, SHARED_MEMORY),
         route(Post, "/v2/systemsharedmemory/region/{region}/register", AnyKey, SharedMemory, SHARED_MEMORY),

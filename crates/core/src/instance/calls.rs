@@ -7,11 +7,12 @@ use tokio::sync::mpsc;
 
 use super::ToWorker;
 use super::arena::{Arena, SLOTS};
-use super::frame::{Call, Range, Record, RequestSlot, WHOLE};
-use super::scatter::{Fault, Guess, Output, OutputRange, Source, collect, part, whole};
+use super::deliver::{Delivery, fail, times};
+use super::frame::{Call, Range, Record, RequestSlot, STREAM, WHOLE};
+use super::scatter::{Fault, Guess, OutputRange, Source, collect};
 use crate::error::{Code, InferError};
 use crate::model::Served;
-use crate::request::{InferResponse, Parameter, Parameters};
+use crate::request::{Parameter, Parameters};
 use crate::scheduler::BoxedJob;
 use crate::scheduler::batch::Batch;
 use crate::statistics::Times;
@@ -25,26 +26,86 @@ pub enum NotNow {
     Full,
 }
 
+/// One request of a call.
 #[derive(Debug)]
-struct Member {
+pub struct Member {
     /// Gone once it is answered.
-    job: Option<BoxedJob>,
-    rows: u32,
+    pub job: Option<BoxedJob>,
+    /// Its batch elements.
+    pub rows: u32,
+    /// Responses so far, of a decoupled model.
+    pub responses: usize,
+    /// Whether one of them was an error.
+    pub failed: bool,
+    first: Option<Times>,
     slot: u32,
     tag: u32,
+    /// The worker occupies itself with it no longer, or only with responses that come later.
+    released: bool,
     finished: bool,
 }
 
+impl Member {
+    fn new(job: BoxedJob, tag: u32, slot: u32) -> Self {
+        let rows = job.rows;
+        let (responses, failed, first, released, finished) = (0, false, None, false, false);
+        Self { job: Some(job), rows, responses, failed, first, slot, tag, released, finished }
+    }
+
+    /// From its pick-up to the record of these times.
+    pub fn times(&mut self, now: Times) -> Times {
+        self.first.get_or_insert(now).until(now)
+    }
+}
+
+/// A call that the worker has.
 #[derive(Debug)]
-struct Flight {
-    /// The frame that the scheduler counts it in.
-    frame: u64,
+pub struct Flight {
+    /// Its requests.
+    pub members: Vec<Member>,
+    /// The frame that the scheduler counts it in, until its instance is free for another.
+    frame: Option<u64>,
     inputs: Range,
     outputs: Vec<OutputRange>,
-    members: Vec<Member>,
     rows: u32,
     executed: bool,
-    busy: u64,
+    times: Option<Times>,
+}
+
+impl Flight {
+    /// Counts the run of the model, once.
+    pub fn count_run(&mut self, served: &Served, times: Times) {
+        if !self.executed {
+            self.executed = true;
+            served.statistics.executed(u64::from(self.rows.max(1)), times);
+        }
+    }
+
+    /// Counts a response to each target; false if one that may have a single response has it already.
+    fn count_responses(&mut self, targets: &[usize], decoupled: bool) -> bool {
+        let mut first = true;
+        for target in targets {
+            let member = &mut self.members[*target];
+            first &= member.responses == 0;
+            member.responses += 1;
+        }
+        first || decoupled
+    }
+
+    /// Whether a record with this effect on `targets` leaves the instance free for another call.
+    fn lets_go(&self, targets: &[usize], released: bool) -> bool {
+        let free = |(position, member): (usize, &Member)| member.released || (released && targets.contains(&position));
+        self.frame.is_some() && self.members.iter().enumerate().all(free)
+    }
+}
+
+/// What a record means for its requests.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    last: bool,
+    released: bool,
+    /// The instance is free for another call.
+    lets_go: bool,
 }
 
 /// A frame of the scheduler, of which every call is answered.
@@ -67,6 +128,8 @@ pub struct Calls {
     next_frame: u64,
     next_call: u32,
     next_tag: u32,
+    /// Where the responses of decoupled requests lie, until the worker asks for another range.
+    stream: Vec<OutputRange>,
     guess: Guess,
     lent: u64,
     parameters: (Vec<u8>, Arc<Parameters>),
@@ -83,6 +146,7 @@ impl Calls {
             next_frame: 0,
             next_call: 0,
             next_tag: 0,
+            stream: Vec::new(),
             guess: Guess::default(),
             lent: 0,
             parameters: (Vec::new(), Arc::default()),
@@ -122,10 +186,13 @@ impl Calls {
         if self.free_slots.len() < batch.jobs.len() {
             return Err((batch, NotNow::Slots));
         }
-        let room = self.guess.area(&self.served, batch.rows(), batch.input_bytes());
+        let listed = self.served.spec.decoupled;
+        // Nobody knows how many responses there will be: their room is asked for as they come.
+        let room = if listed { 0 } else { self.guess.area(&self.served, batch.rows(), batch.input_bytes()) };
         let Ok(placed) = batch.place(&self.served, arena, room) else { return Err((batch, NotNow::Full)) };
         let rows = batch.rows();
-        self.next_call = self.next_call.wrapping_add(1);
+        // Never 0, which stands for the responses of decoupled requests.
+        self.next_call = self.next_call.checked_add(1).unwrap_or(1);
         let mut requests = Vec::with_capacity(batch.jobs.len());
         let mut members = Vec::with_capacity(batch.jobs.len());
         for (job, meta) in batch.jobs.into_iter().zip(placed.metas) {
@@ -133,16 +200,16 @@ impl Calls {
             // Never 0, which the tables begin with.
             self.next_tag = self.next_tag.checked_add(1).unwrap_or(1);
             requests.push(RequestSlot { slot, tag: self.next_tag, rows: job.rows, meta });
-            let rows = job.rows;
             if job.is_cancelled() {
                 arena.cancel(slot, self.next_tag);
             }
-            members.push(Member { job: Some(job), rows, slot, tag: self.next_tag, finished: false });
+            members.push(Member::new(job, self.next_tag, slot));
         }
         let outputs = vec![OutputRange { range: placed.area, hold: None }];
-        let flight = Flight { frame, inputs: placed.inputs, outputs, members, rows, executed: false, busy: 0 };
+        let (frame, inputs) = (Some(frame), placed.inputs);
+        let flight = Flight { members, frame, inputs, outputs, rows, executed: false, times: None };
         self.flights.insert(self.next_call, flight);
-        Ok(Call { call: self.next_call, listed: false, rows, area: placed.area, requests, entries: placed.entries })
+        Ok(Call { call: self.next_call, listed, rows, area: placed.area, requests, entries: placed.entries })
     }
 
     /// Takes back a call that was never sent; its requests are refused.
@@ -151,13 +218,15 @@ impl Calls {
         for member in &mut flight.members {
             fail(&self.served, member, error);
         }
-        self.release(flight, arena)
+        let frame = flight.frame.take();
+        self.release(flight, arena);
+        frame.and_then(|frame| self.close_call(frame, 0))
     }
 
     /// Gives one record to the requests that it answers; the error says how the worker broke the protocol.
     pub fn record(
         &mut self,
-        record: Record,
+        record: &Record,
         arena: &mut Arena,
         owner: &mpsc::UnboundedSender<ToWorker>,
     ) -> Result<Option<FrameDone>, String> {
@@ -165,53 +234,75 @@ impl Calls {
         let flight = self.flights.get_mut(&number).ok_or_else(|| format!("reply to call {number}: not in flight"))?;
         let targets = targets(flight, record.request)
             .ok_or_else(|| format!("reply to request {} of call {number}: not in flight", record.request))?;
-        let [start, input, infer, output] = record.times;
-        let times = Times { start, input, infer, output };
-        flight.busy = flight.busy.max(times.busy());
         let served = &self.served;
-        if record.status == 0 {
+        let now = times(record);
+        let (last, released) = (record.last, record.last || record.released);
+        let lets_go = flight.lets_go(&targets, released);
+        if flight.frame.is_some() {
+            let times = flight.times.map_or(now, |before| before.until(now));
+            flight.times = Some(times);
+            // Before the last answer, so that who has it finds the run counted.
+            if lets_go && served.spec.decoupled && record.status == 0 {
+                flight.count_run(served, times);
+            }
+        }
+        if !record.bare && !flight.count_responses(&targets, served.spec.decoupled) {
+            return Err(format!("a second response to request {} of call {number}", record.request));
+        }
+        if record.status != 0 {
+            let error = failure(record.status, &record.text);
+            Delivery::new(served, record).fail(flight, &targets, &error);
+        } else if record.bare {
+            Delivery::new(served, record).end(flight, &targets);
+        } else {
+            let ranges = if served.spec.decoupled { &mut self.stream } else { &mut flight.outputs };
             let mut source = Source { served, arena, owner, lent: &mut self.lent };
-            match collect(&record.entries, &mut flight.outputs, &mut source) {
+            match collect(&record.entries, ranges, &mut source) {
                 Err(Fault::Channel(reason)) => return Err(reason),
-                Err(Fault::Answer(error)) => {
-                    fail_all(served, flight, &targets, &error);
-                }
+                Err(Fault::Answer(error)) => Delivery::new(served, record).fail(flight, &targets, &error),
                 Ok(mut outputs) => {
                     self.guess.learn(&record.entries, served.spec.outputs.len(), flight.rows);
                     if self.parameters.0 != record.text {
                         let parsed = parameters(&record.text).ok_or("response parameters are not a JSON object")?;
-                        self.parameters = (record.text, Arc::new(parsed));
+                        self.parameters = (record.text.clone(), Arc::new(parsed));
                     }
-                    let parameters = &self.parameters.1;
-                    deliver(&Delivery { served, parameters, times, last: record.last }, flight, &targets, &mut outputs);
+                    let parameters = Arc::clone(&self.parameters.1);
+                    Delivery::new(served, record).with(parameters).deliver(flight, &targets, &mut outputs);
                 }
             }
-        } else {
-            let error = failure(record.status, &record.text);
-            fail_all(served, flight, &targets, &error);
         }
-        if record.last {
-            for target in &targets {
-                flight.members[*target].finished = true;
+        Ok(self.advance(number, &targets, Progress { last, released, lets_go }, arena))
+    }
+
+    /// Notes how far a record has brought the requests of a call.
+    fn advance(&mut self, number: u32, targets: &[usize], progress: Progress, arena: &mut Arena) -> Option<FrameDone> {
+        let flight = self.flights.get_mut(&number)?;
+        for target in targets {
+            let member = &mut flight.members[*target];
+            member.finished |= progress.last;
+            member.released |= progress.released;
+            if !member.finished && member.job.is_none() && self.served.spec.decoupled {
+                arena.cancel(member.slot, member.tag);
             }
         }
+        let busy = flight.times.map_or(0, Times::busy);
+        let frame = if progress.lets_go { flight.frame.take() } else { None };
         if flight.members.iter().all(|member| member.finished) {
-            let flight = self.flights.remove(&number).expect("it was found above");
-            return Ok(self.release(flight, arena));
+            if let Some(flight) = self.flights.remove(&number) {
+                self.release(flight, arena);
+            }
+        } else if frame.is_some() {
+            // Whoever answers later has no more use for the inputs.
+            arena.free(std::mem::take(&mut flight.inputs));
         }
-        Ok(None)
+        frame.and_then(|frame| self.close_call(frame, busy))
     }
 
     /// Frees what a call held, but for bytes that responses still borrow.
-    fn release(&mut self, flight: Flight, arena: &mut Arena) -> Option<FrameDone> {
+    fn release(&mut self, flight: Flight, arena: &mut Arena) {
         self.free_slots.extend(flight.members.iter().map(|member| member.slot));
         arena.free(flight.inputs);
-        for output in flight.outputs {
-            if output.hold.is_none() {
-                arena.free(output.range);
-            }
-        }
-        self.close_call(flight.frame, flight.busy)
+        free_unless_lent(flight.outputs, arena);
     }
 
     /// The last byte of a lent range is back.
@@ -220,8 +311,15 @@ impl Calls {
         arena.free(range);
     }
 
-    /// More room for the outputs of a call; `None` if the byte budget has none.
+    /// More room for the outputs of a call, or for responses; `None` if the byte budget has none.
     pub fn grant(&mut self, call: u32, bytes: u64, arena: &mut Arena) -> Result<Option<Range>, String> {
+        if call == STREAM {
+            // Every record that names the range before has been read by now.
+            free_unless_lent(std::mem::take(&mut self.stream), arena);
+            let range = arena.allocate_zeroed(bytes).ok();
+            self.stream.extend(range.map(|range| OutputRange { range, hold: None }));
+            return Ok(range);
+        }
         let flight = self.flights.get_mut(&call).ok_or_else(|| format!("NEED for call {call}: not in flight"))?;
         let range = arena.allocate_zeroed(bytes).ok();
         flight.outputs.extend(range.map(|range| OutputRange { range, hold: None }));
@@ -258,6 +356,14 @@ impl Calls {
     }
 }
 
+fn free_unless_lent(ranges: Vec<OutputRange>, arena: &mut Arena) {
+    for output in ranges {
+        if output.hold.is_none() {
+            arena.free(output.range);
+        }
+    }
+}
+
 /// The members that a record speaks of; `None` if it may not.
 fn targets(flight: &Flight, request: u16) -> Option<Vec<usize>> {
     let open = |position: &usize| flight.members.get(*position).is_some_and(|member| !member.finished);
@@ -267,70 +373,6 @@ fn targets(flight: &Flight, request: u16) -> Option<Vec<usize>> {
         [usize::from(request)].into_iter().filter(open).collect()
     };
     (!targets.is_empty()).then_some(targets)
-}
-
-fn fail_all(served: &Served, flight: &mut Flight, targets: &[usize], error: &InferError) {
-    for target in targets {
-        fail(served, &mut flight.members[*target], error);
-    }
-}
-
-fn fail(served: &Served, member: &mut Member, error: &InferError) {
-    if let Some(job) = member.job.take() {
-        let told = if job.is_cancelled() { &InferError::Cancelled } else { error };
-        served.statistics.failed(job.arrived, told);
-        job.answer(Err(error.clone()));
-    }
-}
-
-struct Delivery<'a> {
-    served: &'a Served,
-    parameters: &'a Arc<Parameters>,
-    times: Times,
-    last: bool,
-}
-
-fn deliver(delivery: &Delivery<'_>, flight: &mut Flight, targets: &[usize], outputs: &mut [Output]) {
-    let served = delivery.served;
-    if !flight.executed {
-        flight.executed = true;
-        served.statistics.executed(u64::from(flight.rows.max(1)), delivery.times);
-    }
-    let shared = targets.len() > 1;
-    let total = targets.iter().map(|target| flight.members[*target].rows).sum();
-    for target in targets {
-        let member = &mut flight.members[*target];
-        let wanted = member.job.as_ref().map_or(&[][..], |job| &job.request.outputs);
-        let parts =
-            if shared { part(outputs, served, wanted, member.rows, total) } else { Ok(whole(outputs, served, wanted)) };
-        match parts {
-            Ok(_) if !delivery.last => fail(served, member, &several(served)),
-            Ok(tensors) => succeed(delivery, member, tensors),
-            Err(error) => fail(served, member, &error),
-        }
-    }
-}
-
-fn several(served: &Served) -> InferError {
-    InferError::Unsupported(format!("model '{}' sends several responses to one request: not offered yet", served.name))
-}
-
-fn succeed(delivery: &Delivery<'_>, member: &mut Member, outputs: Vec<crate::request::OutputTensor>) {
-    let Some(mut job) = member.job.take() else { return };
-    let served = delivery.served;
-    if job.is_cancelled() {
-        served.statistics.failed(job.arrived, &InferError::Cancelled);
-    } else {
-        served.statistics.succeeded(u64::from(job.rows.max(1)), job.arrived, delivery.times);
-    }
-    let response = InferResponse {
-        model: Arc::clone(&job.request.model),
-        version: served.spec.version,
-        id: std::mem::take(&mut job.request.id),
-        parameters: Arc::clone(delivery.parameters),
-        outputs,
-    };
-    job.answer(Ok(response));
 }
 
 /// The error that a status and its text mean.

@@ -133,7 +133,8 @@ impl FakeWorker {
 /// A good record of ten microseconds.
 pub fn record(call: &Call, entries: Vec<TensorEntry>) -> Record {
     let times = [1000, 2000, 10_000, 11_000];
-    Record { call: call.call, request: WHOLE, status: 0, last: true, times, entries, text: Vec::new() }
+    let (last, released, bare) = (true, false, false);
+    Record { call: call.call, request: WHOLE, status: 0, last, released, bare, times, entries, text: Vec::new() }
 }
 
 /// `BYTES` as they travel.

@@ -8,6 +8,13 @@ pub const MAX_FRAME: usize = 65_536;
 /// The request index that means the whole call.
 pub const WHOLE: u16 = 0xffff;
 
+/// The call number of a NEED for room that any response of a decoupled request may use.
+pub const STREAM: u32 = 0;
+
+const FINAL: u8 = 1;
+const RELEASED: u8 = 2;
+const BARE: u8 = 4;
+
 const VERSION: u8 = 1;
 const HEADER: usize = 8;
 const EXECUTE: u8 = 1;
@@ -83,6 +90,10 @@ pub struct Record {
     pub status: u8,
     /// The last record of that request.
     pub last: bool,
+    /// The request occupies the instance no longer, though more records may follow.
+    pub released: bool,
+    /// It carries no response.
+    pub bare: bool,
     /// Picked up, inputs ready, model returned, outputs written.
     pub times: [u64; 4],
     /// The outputs.
@@ -96,9 +107,9 @@ pub struct Record {
 pub enum FromWorker {
     /// Answers.
     Reply(Vec<Record>),
-    /// It lacks room for the outputs of a call.
+    /// It lacks room for outputs.
     Need {
-        /// The call that it runs.
+        /// The call that it runs, or [`STREAM`].
         call: u32,
         /// How much it needs.
         bytes: u64,
@@ -131,6 +142,9 @@ pub enum FrameError {
     /// A datatype that no model has.
     #[error("unknown datatype {0} in a frame")]
     DataType(u8),
+    /// A bit of a record that means nothing.
+    #[error("unknown flags {0:#04x} in a record")]
+    Flags(u8),
     /// An EXECUTE that would pass the longest frame.
     #[error("one call of {0} bytes exceeds the longest frame of {MAX_FRAME} bytes")]
     TooLong(usize),
@@ -360,7 +374,12 @@ impl<'a> Reader<'a> {
             entries.push(self.entry()?);
         }
         let text = self.take(text)?.to_vec();
-        Ok(Record { call, request, status, last: flags & 1 == 1, times, entries, text })
+        if flags & !(FINAL | RELEASED | BARE) != 0 {
+            return Err(FrameError::Flags(flags));
+        }
+        let has = |flag| flags & flag != 0;
+        let (last, released, bare) = (has(FINAL), has(RELEASED), has(BARE));
+        Ok(Record { call, request, status, last, released, bare, times, entries, text })
     }
 
     fn end(&self) -> Result<(), FrameError> {

@@ -61,6 +61,8 @@ fn record(value: &Value) -> Record {
         request: number(value, "request"),
         status: number(value, "status"),
         last: value["final"].as_bool().unwrap(),
+        released: value["released"].as_bool().unwrap_or_default(),
+        bare: value["bare"].as_bool().unwrap_or_default(),
         times: list(value, "times", |time| time.as_u64().unwrap()).try_into().unwrap(),
         entries: list(value, "entries", entry),
         text: value["text"].as_str().unwrap().as_bytes().to_vec(),
@@ -103,7 +105,7 @@ fn golden_frames_encode_and_decode_on_both_sides() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 11, "frames of the golden file");
+    assert_eq!(seen, 13, "frames of the golden file");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod arena;
 pub mod calls;
+pub mod deliver;
 #[cfg(test)]
 pub(crate) mod fake_worker;
 pub mod frame;

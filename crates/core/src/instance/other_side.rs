@@ -1,6 +1,8 @@
 //! The other side of the channel, for tests that play a worker.
 
-use super::{Call, EXECUTE, FrameError, GRANT, NEED, REPLY, Range, Record, RequestSlot, SEGMENT};
+use super::{
+    BARE, Call, EXECUTE, FINAL, FrameError, GRANT, NEED, RELEASED, REPLY, Range, Record, RequestSlot, SEGMENT,
+};
 use super::{header, open, put_entry, put_u16, put_u32, put_u64, sealed};
 
 /// What the core may say.
@@ -52,7 +54,9 @@ pub fn reply(records: &[Record]) -> Vec<u8> {
     for record in records {
         put_u32(&mut bytes, record.call);
         put_u16(&mut bytes, record.request);
-        bytes.extend([record.status, u8::from(record.last)]);
+        let flag = |set, flag| if set { flag } else { 0 };
+        let flags = flag(record.last, FINAL) | flag(record.released, RELEASED) | flag(record.bare, BARE);
+        bytes.extend([record.status, flags]);
         put_u16(&mut bytes, record.entries.len() as u16);
         put_u16(&mut bytes, 0);
         put_u32(&mut bytes, record.text.len() as u32);

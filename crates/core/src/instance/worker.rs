@@ -170,7 +170,7 @@ impl Worker {
         let post = self.post.as_mut().ok_or("a frame before the model is published")?;
         match frame {
             FromWorker::Reply(records) => {
-                for record in records {
+                for record in &records {
                     let done = post.calls.record(record, &mut self.arena, &self.own)?;
                     post.tell(done);
                 }

@@ -42,41 +42,53 @@ impl Batch {
     /// Copies the inputs into the arena and takes `room` zero bytes for the outputs.
     pub fn place(&self, served: &Served, arena: &mut Arena, room: u64) -> Result<Placed, ArenaFull> {
         let metas: Vec<_> = self.jobs.iter().map(|job| meta(&job.request)).collect();
-        let first = &self.jobs[0].request;
-        let length = |input: usize| self.jobs.iter().map(|job| job.request.inputs[input].data.len() as u64).sum();
-        let lengths: Vec<u64> = (0..first.inputs.len()).map(length).collect();
-        let pieces = lengths.iter().copied().chain(metas.iter().map(|meta| meta.len() as u64));
+        let count = self.jobs[0].request.inputs.len();
+        let groups = || groups(&self.jobs, served.spec.decoupled);
+        let length = |jobs: &[BoxedJob], input: usize| -> u64 {
+            jobs.iter().map(|job| job.request.inputs[input].data.len() as u64).sum()
+        };
+        let tensors = groups().flat_map(|(_, jobs)| (0..count).map(move |input| length(jobs, input)));
+        let pieces = tensors.chain(metas.iter().map(|meta| meta.len() as u64));
         let inputs = arena.allocate(pieces.map(|piece| piece.next_multiple_of(ALIGNMENT)).sum())?;
         let outputs = arena.allocate_zeroed(room).inspect_err(|_| arena.free(inputs))?;
         let mut place = Place { arena, segment: inputs.segment, next: inputs.offset };
-        let mut entries = Vec::with_capacity(lengths.len());
-        let mut tensor = 0;
-        for (position, length) in lengths.into_iter().enumerate() {
-            let input = &first.inputs[position];
-            // The request's inputs are in the model's order, so the index only grows.
-            while served.spec.inputs[tensor].name != input.name {
-                tensor += 1;
+        let mut entries = Vec::with_capacity(count);
+        for (request, jobs) in groups() {
+            let mut tensor = 0;
+            for (position, input) in jobs[0].request.inputs.iter().enumerate() {
+                // The request's inputs are in the model's order, so the index only grows.
+                while served.spec.inputs[tensor].name != input.name {
+                    tensor += 1;
+                }
+                let parts = jobs.iter().map(|job| &job.request.inputs[position].data[..]);
+                let range = place.piece(length(jobs, position), parts);
+                let dims = dims(jobs, served, tensor, &input.shape);
+                entries.push(TensorEntry { tensor: tensor as u16, datatype: input.datatype, request, range, dims });
             }
-            let range = place.piece(length, self.jobs.iter().map(|job| &job.request.inputs[position].data[..]));
-            let dims = self.dims(served, tensor, &input.shape);
-            entries.push(TensorEntry { tensor: tensor as u16, datatype: input.datatype, request: WHOLE, range, dims });
         }
         let metas = metas.iter().map(|meta| place.piece(meta.len() as u64, [&meta[..]].into_iter())).collect();
         Ok(Placed { inputs, area: outputs, entries, metas })
     }
+}
 
-    /// The shape that the worker sees: summed rows in front, reshaped where the configuration says so.
-    fn dims(&self, served: &Served, tensor: usize, shape: &[i64]) -> Vec<i64> {
-        let spec = &served.spec.inputs[tensor];
-        let batching = served.spec.max_batch_size > 0;
-        let (batch, own) = shape.split_at(usize::from(batching).min(shape.len()));
-        let mut dims = if batch.is_empty() { Vec::new() } else { vec![i64::from(self.rows())] };
-        match &spec.reshape {
-            Some(reshape) => dims.extend(reshaped(&spec.dims, reshape, own)),
-            None => dims.extend(own),
-        }
-        dims
+/// The requests whose rows lie side by side in one tensor: all of a gathered call, each by itself in a listed one.
+fn groups(jobs: &[BoxedJob], listed: bool) -> impl Iterator<Item = (u16, &[BoxedJob])> {
+    let size = if listed { 1 } else { jobs.len() };
+    jobs.chunks(size).enumerate().map(move |(number, jobs)| (if listed { number as u16 } else { WHOLE }, jobs))
+}
+
+/// The shape that the worker sees: summed rows in front, reshaped where the configuration says so.
+fn dims(jobs: &[BoxedJob], served: &Served, tensor: usize, shape: &[i64]) -> Vec<i64> {
+    let spec = &served.spec.inputs[tensor];
+    let batching = served.spec.max_batch_size > 0;
+    let (batch, own) = shape.split_at(usize::from(batching).min(shape.len()));
+    let rows = || jobs.iter().map(|job| i64::from(job.rows)).sum();
+    let mut dims = if batch.is_empty() { Vec::new() } else { vec![rows()] };
+    match &spec.reshape {
+        Some(reshape) => dims.extend(reshaped(&spec.dims, reshape, own)),
+        None => dims.extend(own),
     }
+    dims
 }
 
 /// `to` with its variable dims filled by what `own` has in the variable dims of `from`.

@@ -12,6 +12,9 @@ use crate::statistics::reasons::Alone;
 /// Requests of one call at most, so that two calls fit into a worker's tables and a call into a frame.
 pub const MAX_REQUESTS: usize = 512;
 
+/// The same for decoupled models, whose calls name each request's tensors by themselves.
+const MAX_LISTED: usize = 64;
+
 /// A queue bound below which the line, and not a worker's channel, has to hold the waiting requests.
 const DEFAULT_QUEUE_SIZE: usize = 65_536;
 
@@ -28,6 +31,7 @@ pub struct Dynamic {
     hold_until: usize,
     depth: usize,
     alone: Alone,
+    max_requests: usize,
 }
 
 impl Dynamic {
@@ -45,6 +49,7 @@ impl Dynamic {
             hold_until: 0,
             depth: 2,
             alone: Alone::default(),
+            max_requests: if spec.decoupled { MAX_LISTED } else { MAX_REQUESTS },
         };
         if let SchedulerSpec::Dynamic {
             preferred_batch_sizes,
@@ -95,7 +100,7 @@ impl Dynamic {
             let head = *first.get_or_insert(job);
             if walk.requests > 0 {
                 let size = walk.size.saturating_add(job.weight());
-                if size > self.max_batch_size || walk.requests == MAX_REQUESTS {
+                if size > self.max_batch_size || walk.requests == self.max_requests {
                     walk.stopped = Some(Alone::TooLarge);
                     break;
                 }

@@ -34,6 +34,7 @@ fn batcher(max: u32, preferred: &[u32], delay: Duration) -> Dynamic {
         hold_until: 0,
         depth: 2,
         alone: Alone::default(),
+        max_requests: MAX_REQUESTS,
     }
 }
 
@@ -128,6 +129,7 @@ fn a_request_may_only_shorten_the_timeout_and_only_if_allowed() {
         id: String::new(),
         parameters: Vec::new(),
         timeout_us,
+        deadline: None,
         priority: 0,
         inputs: Vec::new(),
         outputs: Vec::new(),

@@ -5,16 +5,14 @@ pub mod direct;
 pub mod dynamic;
 pub mod owner;
 pub mod queue;
+pub mod reply;
 pub mod station;
 pub mod timer;
 
 use std::fmt::Debug;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::admission::Permit;
@@ -23,15 +21,19 @@ use crate::instance::WorkerHandle;
 use crate::model::Served;
 use crate::request::{InferRequest, InferResponse};
 use crate::spec::SchedulerSpec;
-use owner::Message;
-
-/// The answer to a request.
-pub type Outcome = Result<InferResponse, InferError>;
+use crate::statistics::Statistics;
+use crate::statistics::reasons::FailureReason;
+pub use reply::{Outcome, Pending, Reply, Responses};
+use reply::{ReplyTo, Turn};
 
 /// Takes checked requests and answers each of them.
 pub trait Scheduler: Debug + Send + Sync {
-    /// Queues a request; the returned future is its answer, and dropping it cancels the request.
+    /// Queues a request of a model that gives one response; the returned future is its answer, and dropping it cancels
+    /// the request.
     fn schedule(&self, request: InferRequest, permit: Permit) -> Pending;
+
+    /// Queues a request of a decoupled model; dropping the responses cancels it.
+    fn stream(&self, request: InferRequest, permit: Permit) -> Result<Responses, InferError>;
 
     /// Adds a worker, a replacement for a lost one say.
     fn attach(&self, worker: WorkerHandle);
@@ -59,22 +61,6 @@ pub fn start(served: &Arc<Served>, workers: Vec<WorkerHandle>) -> Arc<dyn Schedu
     scheduler
 }
 
-/// What travels back to the waiting request.
-#[derive(Debug)]
-pub struct Answer {
-    outcome: Outcome,
-    turn: Option<Turn>,
-}
-
-/// A request's place among those whose responses must leave in order.
-#[derive(Debug)]
-pub struct Turn {
-    /// Ends when the response before has left or will never come.
-    before: oneshot::Receiver<()>,
-    /// Its drop lets the next response leave.
-    _after: oneshot::Sender<()>,
-}
-
 /// A queued or running request.
 #[derive(Debug)]
 pub struct Job {
@@ -88,9 +74,8 @@ pub struct Job {
     pub arrived: u64,
     /// When it may no longer wait.
     pub expires: Option<Instant>,
-    reply: oneshot::Sender<Answer>,
-    turn: Option<Turn>,
-    _permit: Permit,
+    reply: ReplyTo,
+    permit: Permit,
 }
 
 /// A request as it moves between line and workers.
@@ -102,63 +87,37 @@ impl Job {
         self.reply.is_closed()
     }
 
-    /// Answers the request; nobody listens if it was cancelled.
-    pub fn answer(self, outcome: Outcome) {
-        let _ = self.reply.send(Answer { outcome, turn: self.turn });
-    }
-}
-
-/// The answer to come.
-#[derive(Debug)]
-pub struct Pending {
-    state: State,
-    /// Told when this is dropped before the answer came.
-    owner: mpsc::UnboundedSender<Message>,
-}
-
-#[derive(Debug)]
-enum State {
-    Refused(InferError),
-    Waiting(oneshot::Receiver<Answer>),
-    InTurn { outcome: Outcome, turn: Turn },
-    Over,
-}
-
-impl Future for Pending {
-    type Output = Outcome;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        loop {
-            match &mut self.state {
-                State::Waiting(answer) => {
-                    let lost = || Answer { outcome: Err(InferError::Internal("request dropped".into())), turn: None };
-                    let answer = ready!(Pin::new(answer).poll(context)).unwrap_or_else(|_| lost());
-                    let Some(turn) = answer.turn else {
-                        self.state = State::Over;
-                        return Poll::Ready(answer.outcome);
-                    };
-                    self.state = State::InTurn { outcome: answer.outcome, turn };
-                }
-                State::InTurn { turn, .. } => {
-                    let _ = ready!(Pin::new(&mut turn.before).poll(context));
-                    if let State::InTurn { outcome, .. } = std::mem::replace(&mut self.state, State::Over) {
-                        return Poll::Ready(outcome);
-                    }
-                }
-                State::Refused(_) | State::Over => match std::mem::replace(&mut self.state, State::Over) {
-                    State::Refused(error) => return Poll::Ready(Err(error)),
-                    _ => panic!("a finished request is polled again"),
-                },
-            }
+    /// Counts a request for which nobody waits: its client went away, or its deadline has passed.
+    pub fn count_gone(&self, statistics: &Statistics) {
+        match self.request.deadline {
+            Some(deadline) if deadline <= Instant::now() => statistics.failed(self.arrived, FailureReason::Rejected),
+            _ => statistics.failed(self.arrived, FailureReason::Canceled),
         }
     }
-}
 
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if let State::Waiting(_) = std::mem::replace(&mut self.state, State::Over) {
-            // The receiver is gone by now, so the owner sees which request is meant.
-            let _ = self.owner.send(Message::Sweep);
+    /// Answers the request; nobody listens if it was cancelled.
+    pub fn answer(self, outcome: Outcome) {
+        self.reply.finish(outcome.map(Some));
+    }
+
+    /// Ends a request that may have had responses already.
+    pub fn finish(self, outcome: Result<Option<InferResponse>, InferError>) {
+        self.reply.finish(outcome);
+    }
+
+    /// Gives a response, or a failure, behind which more may come; fails if the reader has fallen too far behind, or if
+    /// the request has one answer only.
+    pub fn respond(&self, outcome: Outcome) -> Result<(), InferError> {
+        match &self.reply {
+            ReplyTo::Many(outlet) => outlet.push(outcome, &self.permit),
+            ReplyTo::One { .. } => Err(InferError::Internal("a single response is the last one".to_owned())),
+        }
+    }
+
+    fn take_turn(&mut self, next: Turn) {
+        // Responses of a decoupled model carry ids and may interleave (W56).
+        if let ReplyTo::One { turn, .. } = &mut self.reply {
+            *turn = Some(next);
         }
     }
 }

@@ -9,9 +9,10 @@ use tokio::time::Instant;
 use super::batch::Batch;
 use super::dynamic::MAX_REQUESTS;
 use super::queue::{Decision, Line, Policy};
-use super::station::{Progress, Shared, Station};
+use super::reply::{Outlet, ReplyTo, Turn};
+use super::station::{Open, Progress, Shared, Station};
 use super::timer::Timer;
-use super::{BoxedJob, Job, Pending, Scheduler, State, Turn};
+use super::{BoxedJob, Job, Pending, Responses, Scheduler};
 use crate::admission::Permit;
 use crate::error::{InferError, shown_id};
 use crate::instance::WorkerHandle;
@@ -84,36 +85,22 @@ pub fn start<P: Policy>(served: &Arc<Served>, policy: P) -> Arc<dyn Scheduler> {
 }
 
 impl Scheduler for Handle {
-    fn schedule(&self, mut request: InferRequest, permit: Permit) -> Pending {
-        let pending = |state| Pending { state, owner: self.messages.clone() };
-        let spec = &self.served.spec;
-        let room = |queued: usize| (queued < spec.max_queue_size).then_some(queued + 1);
-        if self.shared.queued.fetch_update(Ordering::SeqCst, Ordering::Relaxed, room).is_err() {
-            return pending(State::Refused(InferError::QueueFull { id: shown_id(&request.id) }));
+    fn schedule(&self, request: InferRequest, permit: Permit) -> Pending {
+        if self.served.spec.decoupled {
+            return Pending::refused(decoupled(&self.served.spec.name), self.messages.clone());
         }
-        if request.inputs.len() > 1 {
-            request.inputs.sort_by_key(|input| spec.inputs.iter().position(|known| known.name == input.name));
+        let (answer, receiver) = oneshot::channel();
+        match self.enqueue(request, permit, ReplyTo::One { answer, turn: None }) {
+            Ok(()) => Pending::waiting(receiver, self.messages.clone()),
+            Err(error) => Pending::refused(error, self.messages.clone()),
         }
-        let rows = match request.inputs.first() {
-            Some(input) if spec.max_batch_size > 0 => input.shape.first().copied().unwrap_or(0) as u32,
-            _ => 0,
-        };
-        let (reply, answer) = oneshot::channel();
-        let job = Job {
-            request,
-            rows,
-            enqueued: Instant::now(),
-            arrived: monotonic_ns(),
-            expires: None,
-            reply,
-            turn: None,
-            _permit: permit,
-        };
-        if self.messages.send(Message::Enqueue(Box::new(job))).is_err() {
-            // Found in the registry just before it was retired.
-            return pending(State::Refused(InferError::NoVersion { model: spec.name.clone() }));
-        }
-        pending(State::Waiting(answer))
+    }
+
+    fn stream(&self, request: InferRequest, permit: Permit) -> Result<Responses, InferError> {
+        let open = Open::new(Arc::clone(&self.shared), self.messages.downgrade());
+        let (outlet, responses) = Outlet::new(self.messages.clone(), open);
+        self.enqueue(request, permit, ReplyTo::Many(outlet))?;
+        Ok(responses)
     }
 
     fn attach(&self, worker: WorkerHandle) {
@@ -140,6 +127,35 @@ impl Scheduler for Handle {
         let _ = self.messages.send(Message::Retire { deadline, answer });
         receiver
     }
+}
+
+impl Handle {
+    fn enqueue(&self, mut request: InferRequest, permit: Permit, reply: ReplyTo) -> Result<(), InferError> {
+        let spec = &self.served.spec;
+        let room = |queued: usize| (queued < spec.max_queue_size).then_some(queued + 1);
+        if self.shared.queued.fetch_update(Ordering::SeqCst, Ordering::Relaxed, room).is_err() {
+            return Err(InferError::QueueFull { id: shown_id(&request.id) });
+        }
+        if request.inputs.len() > 1 {
+            request.inputs.sort_by_key(|input| spec.inputs.iter().position(|known| known.name == input.name));
+        }
+        let rows = match request.inputs.first() {
+            Some(input) if spec.max_batch_size > 0 => input.shape.first().copied().unwrap_or(0) as u32,
+            _ => 0,
+        };
+        let (enqueued, arrived) = (Instant::now(), monotonic_ns());
+        let job = Job { request, rows, enqueued, arrived, expires: None, reply, permit };
+        // It may be found in the registry just before it is retired.
+        let gone = |_| InferError::NoVersion { model: spec.name.clone() };
+        self.messages.send(Message::Enqueue(Box::new(job))).map_err(gone)
+    }
+}
+
+/// A frontend that has one answer only refuses such a model before, in its own words.
+fn decoupled(model: &str) -> InferError {
+    InferError::Unsupported(format!(
+        "model '{model}' has a decoupled transaction policy: ask for a stream of responses"
+    ))
 }
 
 #[derive(Debug)]
@@ -223,7 +239,7 @@ impl<P: Policy> Owner<P> {
         if self.policy.preserves_ordering() {
             let (after, next) = oneshot::channel();
             let before = self.last_turn.replace(next).unwrap_or_else(|| oneshot::channel().1);
-            job.turn = Some(Turn { before, _after: after });
+            job.take_turn(Turn { before, after });
         }
         self.line.push(job);
     }
@@ -327,7 +343,8 @@ impl<P: Policy> Owner<P> {
             self.cut_off();
             return None;
         }
-        let over = self.line.is_empty() && self.group.idle() == self.group.len();
+        let streams = self.shared.streams.load(Ordering::SeqCst);
+        let over = self.line.is_empty() && self.group.idle() == self.group.len() && streams == 0;
         if !over && now < retiring.deadline {
             return Some(retiring.deadline);
         }

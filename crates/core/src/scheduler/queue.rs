@@ -145,7 +145,7 @@ impl Line {
         let keep = |job: &BoxedJob| {
             let cancelled = job.is_cancelled();
             if cancelled {
-                statistics.failed(job.arrived, &InferError::Cancelled);
+                job.count_gone(statistics);
             }
             !cancelled
         };

@@ -15,8 +15,37 @@ pub struct Shared {
     pub queued: AtomicUsize,
     /// Live workers.
     pub workers: AtomicUsize,
-    /// Whether the owner wants to hear of every frame, because it waits for the last.
+    /// Streams of responses that are not over: the instance of some may be free already.
+    pub streams: AtomicUsize,
+    /// Whether the owner wants to hear of every frame and stream that ends, because it waits for the last.
     pub attentive: AtomicBool,
+}
+
+/// Counts a stream of responses until it is over.
+#[derive(Debug)]
+pub struct Open {
+    shared: Arc<Shared>,
+    messages: mpsc::WeakUnboundedSender<Message>,
+}
+
+impl Open {
+    /// One more.
+    pub fn new(shared: Arc<Shared>, messages: mpsc::WeakUnboundedSender<Message>) -> Self {
+        shared.streams.fetch_add(1, Ordering::SeqCst);
+        Self { shared, messages }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.shared.streams.fetch_sub(1, Ordering::SeqCst);
+        // Counted first: an owner that waits from now on either sees it gone or is told.
+        if self.shared.attentive.load(Ordering::SeqCst)
+            && let Some(messages) = self.messages.upgrade()
+        {
+            let _ = messages.send(Message::Done);
+        }
+    }
 }
 
 /// Frames that a worker has answered and the owner has not counted yet.

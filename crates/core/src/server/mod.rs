@@ -29,6 +29,7 @@ use crate::log::{Log, Record};
 use crate::metrics::Machine;
 use crate::options::{CoreOptions, ListenerOptions, parse};
 use crate::spec::{IndexRow, ModelSpec};
+use crate::trace::TraceSettings;
 use commands::Commands;
 use listener::Rules;
 
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) log: Log,
     pub(crate) machine: Machine,
+    pub(crate) trace: TraceSettings,
     pub(crate) commands: Commands,
     boot_id: String,
     ready: AtomicBool,
@@ -158,6 +160,7 @@ impl Server {
             gate,
             log,
             machine: Machine::default(),
+            trace: TraceSettings::default(),
             commands: Commands::default(),
             boot_id: listener::boot_id()?,
             ready: AtomicBool::new(false),

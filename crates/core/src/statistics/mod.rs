@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
-use crate::error::InferError;
+use crate::response_statistics::{ResponseCounters, ResponseKind};
 pub use document::{
     BatchStatistics, DurationStatistics, InferenceStatistics, MemoryUsage, ModelStatistics, ResponseStatistics,
 };
@@ -28,19 +28,22 @@ pub fn monotonic_ns() -> u64 {
     (now.tv_sec as u64) * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// How often something happened, and how long it took altogether.
 #[derive(Debug, Default)]
-struct Counter {
+pub struct Counter {
     count: AtomicU64,
     ns: AtomicU64,
 }
 
 impl Counter {
-    fn add(&self, count: u64, ns: u64) {
+    /// Counts `count` times with `ns` nanoseconds altogether.
+    pub fn add(&self, count: u64, ns: u64) {
         self.count.fetch_add(count, Ordering::Relaxed);
         self.ns.fetch_add(ns, Ordering::Relaxed);
     }
 
-    fn snapshot(&self) -> DurationStatistics {
+    /// As the statistics extension shows it.
+    pub fn snapshot(&self) -> DurationStatistics {
         DurationStatistics { count: self.count.load(Ordering::Relaxed), ns: self.ns.load(Ordering::Relaxed) }
     }
 }
@@ -66,12 +69,19 @@ pub struct Times {
 }
 
 impl Times {
-    fn spans(self) -> [u64; 3] {
+    /// How long inputs, model and outputs took.
+    pub fn spans(self) -> [u64; 3] {
         [
             self.input.saturating_sub(self.start),
             self.infer.saturating_sub(self.input),
             self.output.saturating_sub(self.infer),
         ]
+    }
+
+    /// From the earliest pick-up to the latest output, where a request has several responses.
+    #[must_use]
+    pub fn until(self, later: Self) -> Self {
+        Self { infer: later.infer.max(self.infer), output: later.output.max(self.output), ..self }
     }
 
     /// From picking the call up to its last output.
@@ -101,6 +111,7 @@ pub struct Statistics {
     compute_durations: Histogram,
     batch_sizes: Histogram,
     first_responses: Histogram,
+    responses: ResponseCounters,
     batches: ArcSwap<BTreeMap<u64, Arc<BatchCounters>>>,
     cached: AtomicBool,
     /// What frontends count.
@@ -128,6 +139,7 @@ impl Default for Statistics {
             compute_durations: Histogram::new(&DURATIONS),
             batch_sizes: Histogram::new(&BATCHES),
             first_responses: Histogram::new(&FIRST_RESPONSES),
+            responses: ResponseCounters::default(),
             batches: ArcSwap::default(),
             cached: AtomicBool::default(),
             door: Door::default(),
@@ -168,8 +180,8 @@ impl Statistics {
     }
 
     /// One queued request failed or was cancelled; requests refused before queueing are no failure (W65).
-    pub fn failed(&self, arrived: u64, error: &InferError) {
-        let reason = FailureReason::of(error);
+    pub fn failed(&self, arrived: u64, reason: impl Into<FailureReason>) {
+        let reason = reason.into();
         let took = monotonic_ns().saturating_sub(arrived);
         self.fail.add(1, took);
         self.failures[reason as usize].fetch_add(1, Ordering::Relaxed);
@@ -210,6 +222,11 @@ impl Statistics {
     fn touch(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_inference.store(now.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// One response of a decoupled model, the end of a request without one included.
+    pub fn responded(&self, index: usize, kind: ResponseKind, times: Times) {
+        self.responses.add(index, kind, times);
     }
 
     fn batch(&self, rows: u64) -> Arc<BatchCounters> {
@@ -257,6 +274,9 @@ impl Statistics {
     }
 
     fn responses(&self) -> BTreeMap<String, ResponseStatistics> {
+        if let Some(counted) = self.responses.snapshot() {
+            return counted;
+        }
         let fail = self.fail.snapshot();
         let cancel = self.cancelled.snapshot();
         let first = ResponseStatistics {

@@ -19,8 +19,19 @@ impl FailureReason {
     /// Every reason.
     pub const ALL: [Self; 4] = [Self::Rejected, Self::Canceled, Self::Backend, Self::Other];
 
-    /// The reason that an error means.
-    pub fn of(error: &InferError) -> Self {
+    /// The label's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "REJECTED",
+            Self::Canceled => "CANCELED",
+            Self::Backend => "BACKEND",
+            Self::Other => "OTHER",
+        }
+    }
+}
+
+impl From<&InferError> for FailureReason {
+    fn from(error: &InferError) -> Self {
         match error {
             InferError::QueueTimeout { .. } => Self::Rejected,
             InferError::Cancelled => Self::Canceled,
@@ -35,17 +46,8 @@ impl FailureReason {
             | InferError::Exiting
             | InferError::Unavailable(_)
             | InferError::Unsupported(_)
-            | InferError::Internal(_) => Self::Other,
-        }
-    }
-
-    /// The label's value.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rejected => "REJECTED",
-            Self::Canceled => "CANCELED",
-            Self::Backend => "BACKEND",
-            Self::Other => "OTHER",
+            | InferError::Internal(_)
+            | InferError::SlowReader { .. } => Self::Other,
         }
     }
 }

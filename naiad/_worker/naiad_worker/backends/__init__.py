@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
-NAMES = ("identity", "pytorch")
+NAMES = ("identity", "pytorch", "repeat", "square")
 
 
 class LoadSpec(NamedTuple):
@@ -32,7 +32,29 @@ class LoadFailure(Exception):
 
 
 def backend(name: str) -> Any:
-    """The module of a backend: `preimport()`, `FORKS` and `Backend`."""
+    """The module of a backend: `preimport()`, `FORKS` and `Backend`.
+
+    A `Backend` has `serve`, `probe`, `finalize` and `execute(inputs)`, or `stream(inputs, sender)` where its models are
+    decoupled; `sender` is a `naiad_worker.streaming.Sender`.
+    """
     if name not in NAMES:
         raise LoadFailure(f"this worker has no backend '{name}'; it has {', '.join(NAMES)}")
     return importlib.import_module(f"naiad_worker.backends.{name}")
+
+
+def require_decoupled(spec: LoadSpec, name: str) -> None:
+    """For a backend that gives any number of responses; raises `LoadFailure`."""
+    if not spec.config.get("model_transaction_policy", {}).get("decoupled", False):
+        raise LoadFailure(
+            f"the backend '{name}' gives any number of responses to a request",
+            "write 'model_transaction_policy { decoupled: true }' into config.pbtxt",
+        )
+
+
+def tensor_indexes(table: list[dict[str, Any]], *names: str) -> list[int]:
+    """Where these tensors stand in the table of SERVE; raises `LoadFailure`."""
+    there = [tensor["name"] for tensor in table]
+    for name in names:
+        if name not in there:
+            raise LoadFailure(f"expected a tensor '{name}', got {', '.join(there) or 'none'}")
+    return [there.index(name) for name in names]

@@ -100,6 +100,7 @@ pub(super) fn empty(target: Target<'_>) -> InferRequest {
         id: String::new(),
         parameters: Parameters::new(),
         timeout_us: 0,
+        deadline: None,
         priority: 0,
         inputs: Vec::new(),
         outputs: Vec::new(),

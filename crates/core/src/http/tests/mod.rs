@@ -7,6 +7,7 @@ mod limits;
 mod metrics;
 mod repository;
 mod rules;
+mod settings;
 mod wire;
 
 use std::io::{ErrorKind, Read, Write};

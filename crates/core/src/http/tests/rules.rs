@@ -40,6 +40,7 @@ fn restricted_categories_ask_for_their_header() {
     );
 }
 
+/// E-reserved-header.
 #[test]
 fn headers_that_fit_are_forwarded_and_reserved_ones_refused() {
     let site = Site::new(&listener(&json!({"forward": "my_.*|timeout"})));

@@ -3,6 +3,7 @@
 pub mod commands;
 pub mod listener;
 mod output;
+pub(crate) mod tls;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,6 +25,7 @@ use crate::http::Frontend;
 use crate::http::connection;
 use crate::http::cors::Origins;
 use crate::http::host::Hosts;
+use crate::http::progress;
 use crate::http::routes::Listener;
 use crate::log::{Log, Record};
 use crate::metrics::Machine;
@@ -32,6 +34,7 @@ use crate::spec::{IndexRow, ModelSpec};
 use crate::trace::TraceSettings;
 use commands::Commands;
 use listener::Rules;
+use tls::Tls;
 
 /// How long answers that are being written may take to leave when the server stops.
 const LAST_BYTES: Duration = Duration::from_millis(500);
@@ -183,7 +186,7 @@ impl Server {
 
     /// Binds the listeners and answers where they are.
     pub fn start(&self) -> Result<Addresses, InferError> {
-        self.listen(connection::LOOK)
+        self.listen(progress::LOOK)
     }
 
     /// The same, with connections that are looked at so often.
@@ -204,11 +207,12 @@ impl Server {
     ) -> Result<Option<String>, InferError> {
         let Some(options) = options else { return Ok(None) };
         let rules = Rules::new(options, "")?;
+        let tls = options.tls.as_ref().map(|tls| Tls::new(tls, &["h2", "http/1.1"])).transpose()?;
         let (listener, address) = listener::bind(options)?;
         // Pages may call the v2 listener only.
         let pages = if kind == Listener::V2 { &self.shared.options.cors_origins[..] } else { &[] };
         let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, Origins::new(pages));
-        let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), listener: kind, hosts, rules, look });
+        let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), listener: kind, hosts, rules, tls, look });
         self.handle.spawn(connection::serve(listener, front, self.stop.subscribe()));
         Ok(Some(address.to_string()))
     }
@@ -248,6 +252,11 @@ impl Server {
         let spec: ModelSpec = parse("model spec", spec)?;
         let _context = self.handle.enter();
         self.shared.engine.publish(spec)
+    }
+
+    /// Gives a published version another configuration text; false if it is not published.
+    pub fn reconfigure(&self, model: &str, version: u64, config: String) -> bool {
+        self.shared.engine.reconfigure(model, version, config)
     }
 
     /// Takes a version out of service; false if it is not published.

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,6 +93,7 @@ def _foreground(folder: StateFolder, arguments: dict[str, Any], output: Form, re
             host=arguments["host"],
             http_port=arguments["http_port"],
             grpc_port=arguments["grpc_port"],
+            metrics_port=_port(folder.addresses(), "metrics") or 0,
             allowed_hosts=hosts + ((arguments["advertise"],) if arguments["advertise"] else ()),
         )
     )
@@ -113,8 +115,8 @@ def _foreground(folder: StateFolder, arguments: dict[str, Any], output: Form, re
             "pid": os.getpid(),
             "host": arguments["host"],
             "port": int(addresses["api"].rpartition(":")[2]),
-            "http_port": int(str(addresses["http"]).rpartition(":")[2]) if addresses["http"] else None,
-            "grpc_port": int(str(addresses["grpc"]).rpartition(":")[2]) if addresses["grpc"] else None,
+            "http_port": _port(addresses, "http"),
+            "grpc_port": _port(addresses, "grpc"),
         }
         folder.write_addresses(document)
         remember(folder)
@@ -132,6 +134,11 @@ def _foreground(folder: StateFolder, arguments: dict[str, Any], output: Form, re
             platform.stop()
     except NaiadError as error:
         fail(str(error))
+
+
+def _port(addresses: Mapping[str, Any], name: str) -> int | None:
+    """The port of an address, if there is one."""
+    return int(str(addresses[name]).rpartition(":")[2]) if addresses.get(name) else None
 
 
 def _detached(folder: StateFolder, arguments: dict[str, Any], output: Form) -> None:

@@ -52,8 +52,13 @@ def model_spec(
         "config_message": base64.b64encode(config.message).decode(),
         "workers": list(workers),
         "default_version": False,
+        "metric_tags": _strings(config.document.get("metric_tags")),
         "load_us": 0,
     }
+
+
+def _strings(tags: object) -> dict[str, str]:
+    return {str(name): str(value) for name, value in tags.items()} if isinstance(tags, Mapping) else {}
 
 
 def _tensor(tensor: TensorConfig, labels: Sequence[str]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class Platform:
             "api": f"{bracketed(self._options.host)}:{port}",
             "http": running.http if running else None,
             "grpc": running.grpc if running else None,
-            "metrics": None,
+            "metrics": running.metrics if running else None,
             "api_url": f"http://{host}:{port}",
             "http_url": f"http://{host}:{http_port}" if http_port else None,
             "grpc_url": f"{host}:{grpc_port}" if grpc_port else None,

@@ -15,6 +15,7 @@ class Running:
 
     http: str
     grpc: str | None
+    metrics: str | None
     boot_id: str
     pid: int
     key: Secret

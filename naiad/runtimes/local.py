@@ -38,6 +38,7 @@ class LocalOptions:
     host: str = "127.0.0.1"
     http_port: int = 8000
     grpc_port: int = 0
+    metrics_port: int = 0
     allowed_hosts: tuple[str, ...] = ()
     command: Sequence[str] = (sys.executable, "-m", "naiad", "serve")
     start_seconds: float = 60.0
@@ -70,9 +71,11 @@ class LocalRuntime:
         """Starts the server; raises `ServerFailed` with its own words if it ends before it has bound."""
         self._child = self._spawn()
         running = self._child.running
-        grpc_port = _port(running.grpc) if running.grpc else 0
+        grpc = _port(running.grpc) if running.grpc else self._options.grpc_port
+        metrics = _port(running.metrics) if running.metrics else self._options.metrics_port
         # Once chosen they are kept.
-        self._options = replace(self._options, http_port=_port(running.http), grpc_port=grpc_port)
+        ports = {"http_port": _port(running.http), "grpc_port": grpc, "metrics_port": metrics}
+        self._options = replace(self._options, **ports)
         self._watcher.start()
 
     def running(self) -> Running | None:
@@ -180,13 +183,8 @@ class LocalRuntime:
             raise ServerFailed(words or f"the server ended with {process.returncode} and said nothing")
         os.close(log)
         document = json.loads(line)
-        running = Running(
-            http=document["http"],
-            grpc=document["grpc"],
-            boot_id=document["boot_id"],
-            pid=document["pid"],
-            key=key,
-        )
+        names = ("http", "grpc", "metrics", "boot_id", "pid")
+        running = Running(**{name: document[name] for name in names}, key=key)
         return _Child(process=process, lifeline=life_write, running=running, since=time.monotonic())
 
     def _command(self, *, key_fd: int, lifeline_fd: int, ready_fd: int) -> list[str]:
@@ -199,6 +197,7 @@ class LocalRuntime:
             f"--http-port={options.http_port}",
             f"--grpc-address={options.host}",
             f"--grpc-port={options.grpc_port}",
+            f"--metrics-port={options.metrics_port}",
             "--strict-readiness=false",
             "--require-key",
             f"--bootstrap-key-fd={key_fd}",

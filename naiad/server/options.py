@@ -42,6 +42,7 @@ def _option(group: str, name: str, kind: str, default: Any, text: str) -> Option
 
 
 _REPOSITORY, _HTTP, _GRPC, _ACCESS, _LOG, _RUN = "model repository", "HTTP", "gRPC", "access", "logging", "running"
+_METRICS = "metrics"
 
 TABLE: tuple[Option, ...] = (
     _option(_REPOSITORY, "model-repository", "paths", (), "folder of models; repeatable"),
@@ -101,6 +102,12 @@ TABLE: tuple[Option, ...] = (
     _option(_LOG, "log-format", "text", "", "default, ISO8601 or json; json where stderr is no terminal"),
     _option(_LOG, "log-file", "path", None, "file instead of stderr"),
     _option(_LOG, "log-dir", "path", None, "folder that gets one NAME.jsonl a model"),
+    _option(_METRICS, "allow-metrics", "bool", True, "listen for scrapes of GET /metrics"),
+    _option(_METRICS, "metrics-port", "int", 8002, "0 picks a free one"),
+    _option(_METRICS, "metrics-address", "text", "", "as --http-address unless given; others than loopback need a key"),
+    _option(_METRICS, "allow-cpu-metrics", "bool", True, "show the machine's processors and memory"),
+    _option(_METRICS, "metrics-interval-ms", "int", 2000, "milliseconds that a reading of the machine is kept"),
+    _option(_METRICS, "metrics-config", "list", (), "counter_latencies=, histogram_latencies=BOOL; repeatable"),
     _option(_RUN, "id", "text", "naiad", "name in the server metadata"),
     _option(_RUN, "exit-timeout-secs", "float", 30.0, "seconds that running requests get at the end"),
     _option(_RUN, "drain-delay", "float", 0.0, "seconds to serve on after not-ready"),
@@ -120,21 +127,22 @@ POSITIVE = frozenset({"repository-poll-secs", "model-load-timeout-secs"})
 MOST = {"int": 2**63 - 1, "float": 100_000_000}
 """Seconds: three years, for a clock that counts in nanoseconds overflows."""
 
+METRICS_SWITCHES = ("counter_latencies", "histogram_latencies")
+
 ALIASES = {"model-store": "model-repository", "strict-model-config": "disable-auto-complete-config"}
 
 LATER = frozenset({
     "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory", "cache-config",
-    "metrics-config", "model-namespacing",
+    "model-namespacing",
     "rate-limit", "rate-limit-resource", "response-cache-byte-size", "trace-config", "trace-file", "trace-level",
     "trace-rate", "trace-count", "trace-log-frequency",
 })  # fmt: skip
 
-# Listeners that do not exist yet: their options are taken, and the ready line says null.
+# Taken so that command lines made for Triton work; the log names them once.
 NO_EFFECT = frozenset({
     "grpc-keepalive-permit-without-calls", "grpc-http2-max-pings-without-data",
     "grpc-http2-min-recv-ping-interval-without-data", "grpc-http2-max-ping-strikes",
-    "allow-metrics", "metrics-port", "metrics-address",
-    "allow-gpu-metrics", "allow-cpu-metrics", "metrics-interval-ms", "http-thread-count", "grpc-infer-thread-count",
+    "allow-gpu-metrics", "http-thread-count", "grpc-infer-thread-count",
     "grpc-infer-allocation-pool-size", "grpc-max-response-pool-size", "buffer-manager-thread-count",
     "pinned-memory-pool-byte-size", "cuda-memory-pool-byte-size", "model-load-gpu-limit", "enable-peer-access",
     "min-supported-compute-capability", "host-policy", "cache-directory", "repoagent-directory",
@@ -196,6 +204,12 @@ class ServeOptions:
     log_format: str
     log_file: Path | None
     log_dir: Path | None
+    allow_metrics: bool
+    metrics_port: int
+    metrics_address: str
+    allow_cpu_metrics: bool
+    metrics_interval_ms: int
+    metrics_config: tuple[str, ...]
     id: str
     exit_timeout_secs: float
     drain_delay: float
@@ -295,6 +309,12 @@ def _check_number(option: Option, value: float | None) -> None:
         _refuse(f"option --{option.name}: expected {wanted} and at most {MOST[option.kind]}, got {value}")
 
 
+def _check_metrics(setting: str) -> None:
+    name, _, value = setting.partition("=")
+    if name not in METRICS_SWITCHES or value.lower() not in TRUE | FALSE:
+        _refuse(f"option --metrics-config: expected one of {', '.join(METRICS_SWITCHES)} with =BOOL, got '{setting}'")
+
+
 def _check_rules(options: ServeOptions) -> None:
     """What listeners ask of requests, and how they answer."""
     levels = ("none", "low", "medium", "high")
@@ -306,9 +326,12 @@ def _check_rules(options: ServeOptions) -> None:
             restricted.rows(getattr(options, name.replace("-", "_")))
         except ConfigError as error:
             _refuse(f"option --{name}: {error}")
-    for name, port in (("http-port", options.http_port), ("grpc-port", options.grpc_port)):
+    for name in ("http-port", "grpc-port", "metrics-port"):
+        port = getattr(options, name.replace("-", "_"))
         if not 0 <= port <= 65535:
             _refuse(f"option --{name}: expected 0 to 65535, got {port}")
+    for setting in options.metrics_config:
+        _check_metrics(setting)
 
 
 def _check_tls(options: ServeOptions) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from naiad import __version__, keys, settings
 from naiad._core import Core, CoreError
 from naiad.errors import ConfigError, NaiadError
-from naiad.server import backend_config, control_mode, keys_file, logs, restricted
+from naiad.server import backend_config, control_mode, keys_file, logs, metrics, restricted
 from naiad.server.backend_config import BackendConfig
 from naiad.server.lanes import Lanes
 from naiad.server.loader import Loader, LoaderOptions
@@ -86,6 +86,7 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "byte_budget": options.byte_budget or memory_bytes() // 4,
         "busy_poll_us": options.busy_poll_us,
         "allowed_hosts": hosts,
+        "metrics": metrics.metrics_options(options),
         "cors_origins": list(options.http_cors_allowed_origin),
         "log": {
             "format": options.log_format or ("default" if options.log_file is None and sys.stderr.isatty() else "json"),
@@ -148,14 +149,18 @@ def check(options: ServeOptions) -> None:
             "--http-cors-allowed-origin '*' lets every web page call this server, and no key is required;\n"
             "list the pages, or ask for a key with --keys-file or --require-key"
         )
-    listeners = (("http", options.allow_http, options.http_address), ("grpc", options.allow_grpc, options.grpc_address))
-    for name, is_on, address in listeners:
+    listeners = (
+        ("http-address", options.allow_http, options.http_address, "infer --service '*'"),
+        ("grpc-address", options.allow_grpc, options.grpc_address, "infer --service '*'"),
+        ("metrics-address", options.allow_metrics, metrics.address(options), "metrics"),
+    )
+    for name, is_on, address, scope in listeners:
         if not is_on or protected or is_loopback(address):
             continue
         raise StartError(
-            f"--{name}-address {address} can be reached by other machines, and no key is required;\n"
+            f"--{name} {address} can be reached by other machines, and no key is required;\n"
             "make one:\n"
-            "  naiad key create --keys-file keys.json --scope infer --service '*'\n"
+            f"  naiad key create --keys-file keys.json --scope {scope}\n"
             "and start with --keys-file keys.json"
         )
 

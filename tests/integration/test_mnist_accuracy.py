@@ -40,6 +40,8 @@ def client() -> Iterator[httpx.Client]:
         "0",
         "--grpc-port",
         "0",
+        "--metrics-port",
+        "0",
         "--ready-fd",
         str(descriptor),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -58,6 +59,9 @@ def test_a_second_signal_ends_at_once(repository, start):
     tree = descendants(server.pid)
     running = threading.Thread(target=lambda: _ignore(server))
     running.start()
+    server.until(
+        lambda: re.search(r"naiad_requests_in_flight.* 1\n", server.scrape()), 10, "the request did not arrive"
+    )
     server.process.send_signal(signal.SIGTERM)
     server.until(lambda: _shutting_down(server), 10, "the first signal was not seen")
     server.process.send_signal(signal.SIGTERM)
@@ -81,7 +85,8 @@ def test_an_occupied_port_is_named(repository):
     repository.identity()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = run("--model-repository", str(repository.root), "--http-port", str(port), "--grpc-port", "0")
+        ports = ("--http-port", str(port), "--grpc-port", "0", "--metrics-port", "0")
+        ended = run("--model-repository", str(repository.root), *ports)
     assert ended.returncode == 1
     assert f"127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -100,6 +105,8 @@ def test_an_occupied_port_is_named(repository):
         ),
         (("--model-repository", "/", "--http-address=0.0.0.0"), "naiad key create --keys-file"),
         (("--model-repository", "/", "--grpc-address=0.0.0.0"), "--grpc-address 0.0.0.0 can be reached"),
+        (("--model-repository", "/", "--metrics-address=0.0.0.0"), "--scope metrics"),
+        (("--model-repository", "/", "--metrics-config=x=1"), "option --metrics-config: expected one of"),
         (("--model-repository", "/", "--load-model=x"), "works with --model-control-mode=explicit only"),
     ],
 )
@@ -138,7 +145,8 @@ def test_strict_readiness_waits_for_every_model(repository, start):
 def test_exit_on_error(repository, tmp_path):
     repository.file("empty", b"")
     ended = run(
-        "--model-repository", str(repository.root), "--http-port", "0", "--grpc-port", "0", "--exit-on-error=true"
+        "--model-repository", str(repository.root), "--http-port=0", "--grpc-port=0", "--metrics-port=0",
+        "--exit-on-error=true",
     )
     assert ended.returncode == 1
     records = [json.loads(line) for line in ended.stderr.splitlines()]

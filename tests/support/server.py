@@ -46,15 +46,16 @@ class Serve:
     headers: dict[str, str]
     grpc: str = ""
     """`host:port` of the gRPC listener."""
+    metrics: str | None = None
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
-    def send(self, verb: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """One request on a connection of its own; `body` is bytes or becomes JSON."""
+    def send(self, verb: str, path: str, body: Any = None, *, at: str | None = None, **headers: str) -> Answer:
+        """One request on a connection of its own; `body` is bytes or becomes JSON; `at` is another listener."""
         sent = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection = http.client.HTTPConnection(self.address, timeout=60)
+        connection = http.client.HTTPConnection(at or self.address, timeout=60)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(verb, path, sent, {**self.headers, **named})
@@ -74,6 +75,12 @@ class Serve:
         data = [value for row in rows for value in row]
         tensor = {"name": name, "shape": [len(rows), len(rows[0])], "datatype": datatype, "data": data}
         return self.post(f"/v2/models/{model}/infer", {"inputs": [tensor]})
+
+    def scrape(self, **headers: str) -> str:
+        """The metrics as text."""
+        answer = self.send("GET", "/metrics", at=self.metrics, **headers)
+        assert answer.status == 200, answer
+        return answer.body.decode()
 
     def index(self) -> dict[str, dict[str, Any]]:
         """The repository index by model name (the newest version's row)."""
@@ -123,7 +130,7 @@ def serve(repository: Path, log: Path, *options: str, environment: dict[str, str
     """Starts a server on a free port; end-of-file on the ready pipe means that it died."""
     read_end, write_end = os.pipe()
     command = [*COMMAND, "--model-repository", str(repository), "--http-port", "0", "--grpc-port", "0"]
-    command += ["--ready-fd", str(write_end)]
+    command += ["--metrics-port", "0", "--ready-fd", str(write_end)]
     with log.open("ab") as sink:
         process = subprocess.Popen(
             [*command, *options],
@@ -137,7 +144,7 @@ def serve(repository: Path, log: Path, *options: str, environment: dict[str, str
         line = ready.readline()
     assert line, f"the server exited with {process.wait()} before it was ready:\n{log.read_text()}"
     addresses = json.loads(line)
-    server = Serve(process, addresses["http"], log, {}, addresses["grpc"] or "")
+    server = Serve(process, addresses["http"], log, {}, addresses["grpc"] or "", addresses["metrics"])
     try:
         yield server
     finally:

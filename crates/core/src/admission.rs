@@ -101,6 +101,11 @@ impl Admission {
         self.refusing.store(true, Ordering::SeqCst);
     }
 
+    /// The bytes that queued and running requests hold.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// Requests that hold a permit.
     pub fn running(&self) -> usize {
         self.running.load(Ordering::SeqCst)

@@ -163,6 +163,12 @@ impl Engine {
         clean
     }
 
+    /// Bytes that queued and running requests hold, and may hold.
+    pub fn request_bytes(&self) -> (u64, u64) {
+        let budget = self.admission.budget();
+        (budget.used(), budget.limit())
+    }
+
     /// New requests get `Server exiting` from now on. Needs no runtime context.
     pub fn refuse(&self) {
         self.admission.refuse();

@@ -372,7 +372,7 @@ async fn a_queued_request_leaves_at_once_and_a_running_one_is_marked() {
     worker.reply(&[worker.echo(&second)]);
     assert_eq!(values(sent).await, [2, 2]);
     worker.assert_silent().await;
-    assert_eq!(count(&engine), (1, 1, 1, 0));
+    assert_eq!(count(&engine), (1, 1, 1, 2));
 }
 
 /// Sends `spoil`'s frame after a call and expects that only this worker is closed.

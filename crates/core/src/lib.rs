@@ -12,6 +12,7 @@ pub mod grpc;
 pub mod http;
 pub mod instance;
 pub mod log;
+pub mod metrics;
 pub mod model;
 mod operations;
 pub mod options;
@@ -22,6 +23,7 @@ pub mod scheduler;
 pub mod server;
 pub mod spec;
 pub mod statistics;
+pub mod trace;
 
 pub use engine::{Engine, EngineOptions, Event};
 pub use error::{Code, InferError};

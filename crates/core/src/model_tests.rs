@@ -20,6 +20,10 @@ impl Scheduler for NoScheduler {
         unreachable!("these tests check only")
     }
     fn attach(&self, _: WorkerHandle) {}
+    fn queued(&self) -> usize {
+        0
+    }
+
     fn workers(&self) -> usize {
         0
     }

@@ -60,6 +60,9 @@ pub struct CoreOptions {
     /// Where log records go.
     #[serde(default)]
     pub log: LogOptions,
+    /// The metrics listener and what it shows; none = no metrics.
+    #[serde(default)]
+    pub metrics: Option<MetricsOptions>,
 }
 
 /// Where to listen.
@@ -126,6 +129,26 @@ impl Default for GrpcConnections {
             compression: CompressionLevel::None,
         }
     }
+}
+
+/// The metrics listener and what it shows.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsOptions {
+    /// Where to listen.
+    pub listener: ListenerOptions,
+    /// Whether Triton's sums of durations are shown.
+    #[serde(default = "yes")]
+    pub counter_latencies: bool,
+    /// Whether Triton's histogram of first responses is shown.
+    #[serde(default)]
+    pub histogram_latencies: bool,
+    /// Whether the machine's processors and memory are shown.
+    #[serde(default = "yes")]
+    pub cpu: bool,
+    /// How old a reading of the machine may be.
+    #[serde(default = "interval_ms")]
+    pub interval_ms: u64,
 }
 
 /// Who decides what is loaded.
@@ -221,6 +244,14 @@ fn max_input_size() -> u64 {
 
 fn max_binary_size() -> u64 {
     2 << 30
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn interval_ms() -> u64 {
+    2000
 }
 
 fn io_threads() -> usize {

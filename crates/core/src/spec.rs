@@ -38,6 +38,9 @@ pub struct ModelSpec {
     pub workers: Vec<u64>,
     /// Whether this version answers where the client names none.
     pub default_version: bool,
+    /// `metric_tags` of the configuration: further labels of the model's metrics.
+    #[serde(default)]
+    pub metric_tags: BTreeMap<String, String>,
     /// How long its load took, in microseconds: from reading the configuration to the last instance's READY.
     #[serde(default)]
     pub load_us: u64,

@@ -100,6 +100,12 @@ def test_an_option_of_a_later_feature_says_so(name):
         (["--model-control-mode=x"], "option --model-control-mode: expected none, poll, explicit, got 'x'"),
         (["--load-model=m"], "option --load-model: works with --model-control-mode=explicit only"),
         (["--log-format=xml"], "option --log-format: expected default, ISO8601 or json, got 'xml'"),
+        (
+            ["--metrics-config=counter_latencies=maybe"],
+            "option --metrics-config: expected one of counter_latencies, histogram_latencies with =BOOL, "
+            "got 'counter_latencies=maybe'",
+        ),
+        (["--metrics-port=65536"], "option --metrics-port: expected 0 to 65535, got 65536"),
         (["--io-threads=0"], f"option --io-threads: expected at least 1 and at most {2**63 - 1}, got 0"),
         (["--byte-budget=-1"], f"option --byte-budget: expected at least 0 and at most {2**63 - 1}, got -1"),
         (

@@ -22,6 +22,8 @@ pub enum Scope {
     AnyKey,
     /// `infer` for the model that the route names.
     Infer,
+    /// `metrics`.
+    Metrics,
     /// `manage`.
     Manage,
     /// `admin`.
@@ -89,6 +91,15 @@ pub enum Caller {
 }
 
 impl Caller {
+    /// What metrics and logs call them by: the id of their key, or a word that is no id.
+    pub fn key_id(&self) -> &str {
+        match self {
+            Self::Keyless | Self::Anonymous => "none",
+            Self::Bootstrap => "bootstrap",
+            Self::Key(key) => &key.id,
+        }
+    }
+
     /// Whether internal model names are theirs to see.
     pub fn manages(&self) -> bool {
         match self {
@@ -179,7 +190,7 @@ impl Gate {
 
 /// Whether the key is good for the route and for the model that it names (A6).
 fn may(key: &Key, scope: Scope, service: Option<&str>) -> Result<(), Refusal> {
-    use KeyScope::{Admin, Infer, Manage};
+    use KeyScope::{Admin, Infer, Manage, Metrics};
     let needed = match scope {
         Scope::Public | Scope::AnyKey => return Ok(()),
         Scope::Infer | Scope::Manage if key.has(&[Admin, Manage]) => return Ok(()),
@@ -191,8 +202,10 @@ fn may(key: &Key, scope: Scope, service: Option<&str>) -> Result<(), Refusal> {
                 _ => Ok(()),
             };
         }
+        Scope::Metrics if key.has(&[Admin, Metrics]) => return Ok(()),
         Scope::Admin if key.has(&[Admin]) => return Ok(()),
         Scope::Infer => "infer",
+        Scope::Metrics => "metrics",
         Scope::Manage => "manage",
         Scope::Admin => "admin",
     };

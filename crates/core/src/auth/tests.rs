@@ -49,21 +49,22 @@ fn every_key_opens_what_its_scopes_say() {
         (Scope::Infer, Some("two")),
         (Scope::Infer, Some("open")),
         (Scope::Manage, Some("one")),
+        (Scope::Metrics, None),
         (Scope::Admin, None),
     ];
     let wrong_secret = format!("{}x", text("adminkey"));
     for (key, expected) in [
-        ("", [200, 401, 401, 401, 200, 401, 401]),
-        ("boot", [200; 7]),
-        (text("adminkey").as_str(), [200; 7]),
-        (text("manager1").as_str(), [200, 200, 200, 200, 200, 200, 403]),
-        (text("inferone").as_str(), [200, 200, 200, 403, 200, 403, 403]),
-        (text("inferall").as_str(), [200, 200, 200, 200, 200, 403, 403]),
-        (text("metrics1").as_str(), [200, 200, 403, 403, 200, 403, 403]),
-        (text("expired1").as_str(), [200, 401, 401, 401, 200, 401, 401]),
-        (text("nobody00").as_str(), [200, 401, 401, 401, 200, 401, 401]),
-        (wrong_secret.as_str(), [200, 401, 401, 401, 200, 401, 401]),
-        ("nk_é", [200, 401, 401, 401, 200, 401, 401]),
+        ("", [200, 401, 401, 401, 200, 401, 401, 401]),
+        ("boot", [200; 8]),
+        (text("adminkey").as_str(), [200; 8]),
+        (text("manager1").as_str(), [200, 200, 200, 200, 200, 200, 403, 403]),
+        (text("inferone").as_str(), [200, 200, 200, 403, 200, 403, 403, 403]),
+        (text("inferall").as_str(), [200, 200, 200, 200, 200, 403, 403, 403]),
+        (text("metrics1").as_str(), [200, 200, 403, 403, 200, 403, 200, 403]),
+        (text("expired1").as_str(), [200, 401, 401, 401, 200, 401, 401, 401]),
+        (text("nobody00").as_str(), [200, 401, 401, 401, 200, 401, 401, 401]),
+        (wrong_secret.as_str(), [200, 401, 401, 401, 200, 401, 401, 401]),
+        ("nk_é", [200, 401, 401, 401, 200, 401, 401, 401]),
     ] {
         let got = routes.map(|(scope, service)| status(&gate, key, scope, service));
         assert_eq!(got, expected, "key '{key}'");

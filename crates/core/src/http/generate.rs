@@ -15,6 +15,7 @@ use super::{Answer, Call, compression};
 use crate::error::InferError;
 use crate::request::InferResponse;
 use crate::scheduler::{Reply, Responses};
+use crate::statistics::Visit;
 
 /// W59.
 const NOT_ONE: &str = "generate expects model to produce exactly 1 response, use generate stream for model that \
@@ -28,6 +29,7 @@ struct Stream {
     /// The model behind it.
     target: Arc<str>,
     ended: bool,
+    _visit: Visit,
 }
 
 impl Stream {
@@ -62,6 +64,7 @@ async fn begin(call: &mut Call) -> Result<Stream, HttpError> {
     let target = call.target();
     let version = call.entry.version;
     let model = call.shared.engine.registry().find(&target, version).map_err(|error| call.refuse(error, &target))?;
+    let visit = Visit::begin(&model.statistics, &call.entry.caller);
     if compression::is_encoded(&call.headers) {
         return Err(HttpError::bad_request("Unsupported content-encoding, only 'identity' is supported."));
     }
@@ -73,7 +76,7 @@ async fn begin(call: &mut Call) -> Result<Stream, HttpError> {
     call.forward(&mut request)?;
     request.deadline = call.deadline()?;
     let responses = call.shared.engine.stream(request).map_err(|error| call.refuse(error, &target))?;
-    Ok(Stream { responses, public: Arc::clone(call.model()), target, ended: false })
+    Ok(Stream { responses, public: Arc::clone(call.model()), target, ended: false, _visit: visit })
 }
 
 /// `POST /v2/models/{model}[/versions/{version}]/generate`

@@ -12,6 +12,7 @@ use super::codec::{self, DecodeOptions, Target};
 use super::compression::{self, Encoding};
 use super::limits::Part;
 use super::{Answer, Call};
+use crate::statistics::Visit;
 
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
@@ -25,6 +26,7 @@ pub async fn infer(call: &mut Call) -> Answer {
     let version = call.entry.version;
     // Unknown models are refused before their inputs are read.
     let model = shared.engine.registry().find(&target, version).map_err(|error| call.refuse(error, &target))?;
+    let _visit = Visit::begin(&model.statistics, &call.entry.caller);
     let part = part(&call.headers);
     let body = call.read(part).await?;
     let place = Target {

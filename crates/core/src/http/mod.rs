@@ -18,9 +18,12 @@ mod admin;
 mod generate;
 mod health;
 mod infer;
+mod logging;
 mod metadata;
+mod metrics;
 mod repository;
 mod statistics;
+mod trace;
 
 #[cfg(test)]
 mod tests;
@@ -55,7 +58,7 @@ use error::HttpError;
 use host::Hosts;
 use limits::{Part, Unread};
 use progress::Progress;
-use routes::{Handler, Missed};
+use routes::{Handler, Listener, Missed};
 
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 
@@ -66,6 +69,8 @@ type Answer = Result<Response<ResponseBody>, HttpError>;
 #[derive(Debug)]
 pub(crate) struct Frontend {
     pub(crate) shared: Arc<Shared>,
+    /// Which routes it has.
+    pub(crate) listener: Listener,
     pub(crate) hosts: Hosts,
     pub(crate) rules: Rules,
     pub(crate) tls: Option<Tls>,
@@ -187,7 +192,7 @@ async fn answer(front: Arc<Frontend>, request: Request<Incoming>, progress: Arc<
 /// Everything that is decided before the body is read.
 fn enter(front: &Frontend, parts: &Parts) -> Result<Entry, HttpError> {
     front.hosts.check(parts)?;
-    let matched = match routes::find(&parts.method, parts.uri.path()) {
+    let matched = match routes::find(front.listener, &parts.method, parts.uri.path()) {
         Ok(matched) => matched,
         Err(Missed::Path) => return Err(HttpError::no_route()),
         Err(Missed::Verb(verbs)) if front.hosts.origins.is_preflight(parts) => return Ok(Entry::preflight(verbs)),
@@ -232,6 +237,11 @@ async fn handle(call: &mut Call) -> Answer {
         Handler::Unload => repository::unload(call).await,
         Handler::SetAccess => admin::set_access(call).await,
         Handler::Inspect => admin::inspect(call).await,
+        Handler::ReadTrace => trace::read(call),
+        Handler::UpdateTrace => trace::update(call).await,
+        Handler::ReadLogging => logging::read(call),
+        Handler::UpdateLogging => logging::update(call).await,
+        Handler::Metrics => Ok(metrics::metrics(call)),
         Handler::Routes => Ok(admin::routes()),
         Handler::NoRegions => Ok(error::json_text(Bytes::from_static(b"[]"))),
         Handler::Preflight(verbs) => cors::preflight(&call.headers, verbs),

@@ -77,7 +77,7 @@ fn wrong_type(text: &str) -> HttpError {
 }
 
 /// A body that may be left out; an object if it is there.
-fn object(body: &Bytes) -> Result<Map<String, Value>, HttpError> {
+pub fn object(body: &Bytes) -> Result<Map<String, Value>, HttpError> {
     #[derive(Deserialize)]
     #[serde(transparent)]
     struct Object(Map<String, Value>);

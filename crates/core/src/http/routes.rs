@@ -35,6 +35,16 @@ pub enum Handler {
     Load,
     /// `repository`
     Unload,
+    /// `trace`
+    ReadTrace,
+    /// `trace`
+    UpdateTrace,
+    /// `logging`
+    ReadLogging,
+    /// `logging`
+    UpdateLogging,
+    /// `metrics`
+    Metrics,
     /// `admin`
     SetAccess,
     /// `admin`
@@ -47,6 +57,16 @@ pub enum Handler {
     NoRegions,
     /// Nobody yet: the text that says so.
     NotOffered(&'static str),
+}
+
+/// A listener that speaks HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Listener {
+    /// The v2 protocol and what the control plane asks.
+    V2,
+    /// The metrics.
+    Metrics,
 }
 
 /// A verb that a route may have.
@@ -80,6 +100,8 @@ pub struct Route {
     pub verb: Verb,
     /// What the gate asks.
     pub scope: Scope,
+    /// Where it is.
+    pub listener: Listener,
     /// What Triton's restricted API calls it.
     pub category: Category,
     /// Who answers.
@@ -88,11 +110,9 @@ pub struct Route {
 }
 
 const fn route(verb: Verb, pattern: &'static str, scope: Scope, category: Category, handler: Handler) -> Route {
-    Route { pattern, verb, scope, category, handler }
+    Route { pattern, verb, scope, listener: Listener::V2, category, handler }
 }
 
-const TRACE: Handler = Handler::NotOffered("trace settings are not offered yet");
-const LOGGING: Handler = Handler::NotOffered("log settings are start-up options; changing them is not offered yet");
 /// W73.
 const SHARED_MEMORY: Handler =
     Handler::NotOffered("Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable.");
@@ -125,6 +145,10 @@ pub static ROUTES: &[Route] = {
         route(Post, "/v2/repository/models/{model}/unload", Manage, ModelRepository, Unload),
         route(Post, "/v2/repository/{repository}/models/{model}/load", Manage, ModelRepository, Load),
         route(Post, "/v2/repository/{repository}/models/{model}/unload", Manage, ModelRepository, Unload),
+        Route {
+            listener: Listener::Metrics,
+            ..route(Get, "/metrics", Scope::Metrics, Category::Admin, Handler::Metrics)
+        },
         route(Put, "/naiad/v1/access", Admin, Category::Admin, SetAccess),
         route(Post, "/naiad/v1/inspect", Admin, ModelRepository, Inspect),
         route(Get, "/naiad/v1/routes", Admin, Category::Admin, Routes),
@@ -132,12 +156,12 @@ pub static ROUTES: &[Route] = {
         route(Post, "/v2/models/{model}/generate_stream", Scope::Infer, Inference, GenerateStream),
         route(Post, "/v2/models/{model}/versions/{version}/generate", Scope::Infer, Inference, Generate),
         route(Post, "/v2/models/{model}/versions/{version}/generate_stream", Scope::Infer, Inference, GenerateStream),
-        route(Get, "/v2/models/{model}/trace/setting", Manage, Trace, TRACE),
-        route(Post, "/v2/models/{model}/trace/setting", Manage, Trace, TRACE),
-        route(Get, "/v2/trace/setting", Manage, Trace, TRACE),
-        route(Post, "/v2/trace/setting", Manage, Trace, TRACE),
-        route(Get, "/v2/logging", Manage, Logging, LOGGING),
-        route(Post, "/v2/logging", Manage, Logging, LOGGING),
+        route(Get, "/v2/models/{model}/trace/setting", Manage, Trace, Handler::ReadTrace),
+        route(Post, "/v2/models/{model}/trace/setting", Manage, Trace, Handler::UpdateTrace),
+        route(Get, "/v2/trace/setting", Manage, Trace, Handler::ReadTrace),
+        route(Post, "/v2/trace/setting", Manage, Trace, Handler::UpdateTrace),
+        route(Get, "/v2/logging", Manage, Logging, Handler::ReadLogging),
+        route(Post, "/v2/logging", Manage, Logging, Handler::UpdateLogging),
         route(Get, "/v2/systemsharedmemory/status", AnyKey, SharedMemory, NoRegions),
         route(Post, "/v2/systemsharedmemory/unregister", AnyKey, SharedMemory, SHARED_MEMORY),
         route(Post, "/v2/systemsharedmemory/region/{region}/register", AnyKey, SharedMemory, SHARED_MEMORY),
@@ -172,13 +196,14 @@ pub enum Missed {
 }
 
 /// Finds the row of a raw path (W1, W2, W3).
-pub fn find<'a>(method: &Method, path: &'a str) -> Result<Matched<'a>, Missed> {
-    for route in ROUTES.iter().filter(|route| route.verb.takes(method)) {
+pub fn find<'a>(listener: Listener, method: &Method, path: &'a str) -> Result<Matched<'a>, Missed> {
+    let here = || ROUTES.iter().filter(|route| route.listener == listener);
+    for route in here().filter(|route| route.verb.takes(method)) {
         if let Some(matched) = fit(route, path) {
             return Ok(matched);
         }
     }
-    let has = |verb| ROUTES.iter().any(|route| route.verb == verb && fit(route, path).is_some());
+    let has = |verb| here().any(|route| route.verb == verb && fit(route, path).is_some());
     Err(match (has(Verb::Get), has(Verb::Post), has(Verb::Put)) {
         (false, false, false) => Missed::Path,
         (true, false, _) => Missed::Verb("GET, HEAD"),
@@ -211,7 +236,7 @@ mod tests {
     use super::*;
 
     fn handler(method: &Method, path: &str) -> Result<Handler, Missed> {
-        find(method, path).map(|matched| matched.route.handler)
+        find(Listener::V2, method, path).map(|matched| matched.route.handler)
     }
 
     #[test]
@@ -256,7 +281,8 @@ mod tests {
     fn no_row_hides_another() {
         for (position, route) in ROUTES.iter().enumerate() {
             let path = route.pattern.replace("{version}", "1").replace(['{', '}'], "");
-            let found = ROUTES.iter().position(|other| other.verb == route.verb && fit(other, &path).is_some());
+            let same = |other: &Route| other.verb == route.verb && other.listener == route.listener;
+            let found = ROUTES.iter().position(|other| same(other) && fit(other, &path).is_some());
             assert_eq!(found, Some(position), "{path}");
         }
     }

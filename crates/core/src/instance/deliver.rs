@@ -10,6 +10,7 @@ use crate::model::Served;
 use crate::request::{InferResponse, OutputTensor, Parameters};
 use crate::response_statistics::ResponseKind;
 use crate::statistics::Times;
+use crate::statistics::reasons::FailureReason;
 
 /// What all requests of one record share.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ impl<'a> Delivery<'a> {
             if job.is_cancelled() {
                 job.count_gone(&self.served.statistics);
             } else if !self.served.spec.decoupled || member.failed {
-                self.served.statistics.failed(job.arrived);
+                self.served.statistics.failed(job.arrived, FailureReason::Backend);
             } else {
                 self.served.statistics.succeeded(u64::from(job.rows.max(1)), job.arrived, member.times(self.times));
             }
@@ -119,18 +120,21 @@ impl<'a> Delivery<'a> {
         }
         let kind = if outputs.is_ok() { ResponseKind::Good } else { ResponseKind::Failed };
         self.count(member, kind);
+        if member.responses <= 1 {
+            served.statistics.first_response(job.arrived);
+        }
         member.failed |= kind == ResponseKind::Failed;
         let (model, id) = (Arc::clone(&job.request.model), job.request.id.clone());
         let outcome = outputs.map(|outputs| self.response(model, id, outputs));
         if self.last {
             if member.failed {
-                served.statistics.failed(job.arrived);
+                served.statistics.failed(job.arrived, FailureReason::Backend);
             } else {
                 served.statistics.succeeded(u64::from(job.rows.max(1)), job.arrived, times);
             }
             job.answer(outcome);
         } else if let Err(behind) = job.respond(outcome) {
-            served.statistics.failed(job.arrived);
+            served.statistics.failed(job.arrived, &behind);
             job.answer(Err(behind));
         } else {
             member.job = Some(job);
@@ -163,7 +167,7 @@ pub fn fail(served: &Served, member: &mut Member, error: &InferError) {
     if matches!(error, InferError::Cancelled) || job.is_cancelled() {
         job.count_gone(&served.statistics);
     } else {
-        served.statistics.failed(job.arrived);
+        served.statistics.failed(job.arrived, error);
     }
     job.answer(Err(error.clone()));
 }

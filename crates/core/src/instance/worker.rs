@@ -257,9 +257,10 @@ impl Worker {
             NotNow::Full => "its tensors exceed the byte budget",
         };
         for job in batch.jobs {
-            post.calls.served().statistics.failed(job.arrived);
             let model = &self.identity.model;
-            job.answer(Err(InferError::Unavailable(format!("model '{model}' can not run this request: {limit}"))));
+            let error = InferError::Unavailable(format!("model '{model}' can not run this request: {limit}"));
+            post.calls.served().statistics.failed(job.arrived, &error);
+            job.answer(Err(error));
         }
         let done = post.calls.close_call(frame, 0);
         post.tell(done);

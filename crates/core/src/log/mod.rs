@@ -76,10 +76,21 @@ enum Entry {
 /// Public names by model name; the files and records speak the public ones.
 pub type PublicNames = HashMap<String, String>;
 
+/// What can be changed while the log is open.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Which records are written.
+    pub levels: LogLevels,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
 #[derive(Debug)]
 struct Shared {
-    levels: LogLevels,
+    settings: ArcSwap<Settings>,
     dropped: AtomicU64,
+    /// The same, never set back.
+    lost: AtomicU64,
     names: ArcSwap<PublicNames>,
 }
 
@@ -102,17 +113,22 @@ impl Log {
 
     fn with_sink(options: &LogOptions, main: Box<dyn Write + Send>) -> io::Result<Self> {
         let (queue, entries) = sync_channel(QUEUE);
-        let levels = options.level;
-        let shared = Arc::new(Shared { levels, dropped: AtomicU64::new(0), names: ArcSwap::default() });
+        let settings = ArcSwap::from_pointee(Settings { levels: options.level, format: options.format });
+        let shared = Arc::new(Shared {
+            settings,
+            dropped: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            names: ArcSwap::default(),
+        });
         let files = options.dir.as_ref().map(|dir| ModelFiles::open(dir)).transpose()?;
-        let writer = Writer { main, files, format: options.format, shared: Arc::clone(&shared) };
+        let writer = Writer { main, files, shared: Arc::clone(&shared) };
         thread::Builder::new().name("naiad-log".to_owned()).spawn(move || writer.run(&entries))?;
         Ok(Self { queue, shared })
     }
 
     /// Whether records of this level are written.
     pub fn takes(&self, level: Level) -> bool {
-        let levels = &self.shared.levels;
+        let levels = self.shared.settings.load().levels;
         match level {
             Level::Error => levels.error,
             Level::Warning => levels.warning,
@@ -125,7 +141,23 @@ impl Log {
     pub fn write(&self, record: Record) {
         if self.takes(record.level) && self.queue.try_send(Entry::Record(record)).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Records that the queue could not take so far.
+    pub fn dropped(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+
+    /// What is written and how.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.settings.load_full()
+    }
+
+    /// Changes what is written and how, for records that are written from now on.
+    pub fn set(&self, settings: Settings) {
+        self.shared.settings.store(Arc::new(settings));
     }
 
     /// Queues a record without fields.
@@ -173,7 +205,6 @@ impl Write for Stderr {
 struct Writer {
     main: Box<dyn Write + Send>,
     files: Option<ModelFiles>,
-    format: LogFormat,
     shared: Arc<Shared>,
 }
 
@@ -200,7 +231,7 @@ impl Writer {
         if let Some(name) = &public {
             record.fields.insert("model".to_owned(), Value::from(name.as_str()));
         }
-        let line = format::line(self.format, &record);
+        let line = format::line(self.shared.settings.load().format, &record);
         let _ = self.main.write_all(line.as_bytes());
         if let (Some(files), Some(name)) = (&mut self.files, public) {
             let _ = files.append(&name, &format::line(LogFormat::Json, &record));
@@ -211,7 +242,7 @@ impl Writer {
         let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             let record = Record::new(Level::Warning, "log records were dropped because the log could not keep up");
-            let line = format::line(self.format, &record.with("dropped", dropped));
+            let line = format::line(self.shared.settings.load().format, &record.with("dropped", dropped));
             let _ = self.main.write_all(line.as_bytes());
         }
     }

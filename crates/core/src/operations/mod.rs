@@ -1,10 +1,12 @@
 //! What each management operation does, without a word of HTTP or gRPC: both frontends only translate.
 
 pub(crate) mod health;
+pub(crate) mod logging;
 pub(crate) mod metadata;
 pub(crate) mod names;
 pub(crate) mod repository;
 pub(crate) mod statistics;
+pub(crate) mod trace;
 
 use std::sync::Arc;
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::queue::{Decision, Policy, Waiting};
 use crate::request::InferRequest;
 use crate::spec::{ModelSpec, SchedulerSpec};
+use crate::statistics::reasons::Alone;
 
 /// Requests of one call at most, so that two calls fit into a worker's tables and a call into a frame.
 pub const MAX_REQUESTS: usize = 512;
@@ -29,6 +30,7 @@ pub struct Dynamic {
     timeout_delays: bool,
     hold_until: usize,
     depth: usize,
+    alone: Alone,
     max_requests: usize,
 }
 
@@ -46,6 +48,7 @@ impl Dynamic {
             timeout_delays: false,
             hold_until: 0,
             depth: 2,
+            alone: Alone::default(),
             max_requests: if spec.decoupled { MAX_LISTED } else { MAX_REQUESTS },
         };
         if let SchedulerSpec::Dynamic {
@@ -78,6 +81,17 @@ impl Dynamic {
         self.preferred.iter().copied().max().unwrap_or(self.max_batch_size)
     }
 
+    /// What would keep a call of one request from being larger.
+    fn why(&self, walk: &Walk) -> Alone {
+        match walk.stopped {
+            _ if self.max_batch_size == 1 => Alone::NoBatching,
+            _ if walk.first >= self.max_batch_size => Alone::Full,
+            _ if walk.preferred == Some(1) => Alone::Preferred,
+            Some(reason) => reason,
+            None => Alone::NobodyElse,
+        }
+    }
+
     /// Rule 2: walks the line and answers what it met.
     fn walk<'a, T: Waiting + 'a>(&self, line: impl Iterator<Item = &'a T>) -> Walk {
         let mut walk = Walk::default();
@@ -86,8 +100,12 @@ impl Dynamic {
             let head = *first.get_or_insert(job);
             if walk.requests > 0 {
                 let size = walk.size.saturating_add(job.weight());
-                if size > self.max_batch_size || walk.requests == self.max_requests || !job.matches(head) {
-                    walk.stopped = true;
+                if size > self.max_batch_size || walk.requests == self.max_requests {
+                    walk.stopped = Some(Alone::TooLarge);
+                    break;
+                }
+                if !job.matches(head) {
+                    walk.stopped = Some(Alone::Shape);
                     break;
                 }
                 if size > self.largest_preferred() && walk.preferred.is_none() {
@@ -95,6 +113,9 @@ impl Dynamic {
                 }
             }
             walk.size = walk.size.saturating_add(job.weight());
+            if walk.requests == 0 {
+                walk.first = walk.size;
+            }
             walk.requests += 1;
             walk.oldest = Some(walk.oldest.map_or(job.enqueued(), |oldest| oldest.min(job.enqueued())));
             if self.preferred.contains(&walk.size) {
@@ -109,9 +130,12 @@ impl Dynamic {
 struct Walk {
     requests: usize,
     size: u32,
+    /// Size of the first request.
+    first: u32,
     /// Requests that make up the largest preferred size met.
     preferred: Option<usize>,
-    stopped: bool,
+    /// What ended the walk before the line's end.
+    stopped: Option<Alone>,
     oldest: Option<Instant>,
 }
 
@@ -127,15 +151,20 @@ impl Policy for Dynamic {
         }
         self.hold_until = 0;
         let walk = self.walk(line);
+        self.alone = self.why(&walk);
         let Some(oldest) = walk.oldest else { return Decision::Wait(None) };
         let ripe = oldest + self.delay;
         if let Some(requests) = walk.preferred.filter(|_| self.delay.is_zero() || now < ripe) {
             return Decision::Run(requests); // rule 3
         }
-        if walk.stopped || walk.size >= self.largest_preferred() || now >= ripe {
+        if walk.stopped.is_some() || walk.size >= self.largest_preferred() || now >= ripe {
             return Decision::Run(walk.requests); // rule 4
         }
         Decision::Wait(Some(ripe)) // rule 5
+    }
+
+    fn why_alone(&self) -> Alone {
+        self.alone
     }
 
     fn patience(&self, request: &InferRequest) -> Option<Duration> {

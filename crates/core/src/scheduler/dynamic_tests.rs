@@ -33,6 +33,7 @@ fn batcher(max: u32, preferred: &[u32], delay: Duration) -> Dynamic {
         timeout_delays: false,
         hold_until: 0,
         depth: 2,
+        alone: Alone::default(),
         max_requests: MAX_REQUESTS,
     }
 }
@@ -141,4 +142,19 @@ fn a_request_may_only_shorten_the_timeout_and_only_if_allowed() {
     assert_eq!(batcher.patience(&request(5)), Some(Duration::from_micros(5)));
     assert_eq!(batcher.patience(&request(5000)), Some(MS));
     assert_eq!(batcher.patience(&request(0)), Some(MS));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_runs_alone_says_why() {
+    let why = |mut batcher: Dynamic, rows: &[(u32, u32)]| {
+        assert_eq!(decide_shapes(&mut batcher, rows, MS), Decision::Run(1), "{rows:?}");
+        batcher.why_alone()
+    };
+    let of_eight = || batcher(8, &[8], Duration::ZERO);
+    assert_eq!(why(of_eight(), &[(1, 0)]), Alone::NobodyElse);
+    assert_eq!(why(of_eight(), &[(8, 0), (1, 0)]), Alone::Full);
+    assert_eq!(why(of_eight(), &[(5, 0), (4, 0)]), Alone::TooLarge);
+    assert_eq!(why(of_eight(), &[(1, 0), (1, 1)]), Alone::Shape);
+    assert_eq!(why(batcher(8, &[1], Duration::ZERO), &[(1, 0), (8, 0)]), Alone::Preferred);
+    assert_eq!(why(batcher(1, &[1], Duration::ZERO), &[(1, 0), (1, 0)]), Alone::NoBatching);
 }

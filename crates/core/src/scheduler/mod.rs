@@ -22,6 +22,7 @@ use crate::model::Served;
 use crate::request::{InferRequest, InferResponse};
 use crate::spec::SchedulerSpec;
 use crate::statistics::Statistics;
+use crate::statistics::reasons::FailureReason;
 pub use reply::{Outcome, Pending, Reply, Responses};
 use reply::{ReplyTo, Turn};
 
@@ -36,6 +37,9 @@ pub trait Scheduler: Debug + Send + Sync {
 
     /// Adds a worker, a replacement for a lost one say.
     fn attach(&self, worker: WorkerHandle);
+
+    /// How many requests wait in line.
+    fn queued(&self) -> usize;
 
     /// How many workers live.
     fn workers(&self) -> usize;
@@ -86,8 +90,8 @@ impl Job {
     /// Counts a request for which nobody waits: its client went away, or its deadline has passed.
     pub fn count_gone(&self, statistics: &Statistics) {
         match self.request.deadline {
-            Some(deadline) if deadline <= Instant::now() => statistics.failed(self.arrived),
-            _ => statistics.cancelled(self.arrived),
+            Some(deadline) if deadline <= Instant::now() => statistics.failed(self.arrived, FailureReason::Rejected),
+            _ => statistics.failed(self.arrived, FailureReason::Canceled),
         }
     }
 

@@ -114,6 +114,10 @@ impl Scheduler for Handle {
         }
     }
 
+    fn queued(&self) -> usize {
+        self.shared.queued.load(Ordering::Relaxed)
+    }
+
     fn workers(&self) -> usize {
         self.shared.workers.load(Ordering::Relaxed)
     }
@@ -328,6 +332,9 @@ impl<P: Policy> Owner<P> {
                 Decision::Wait(ripe) => return (calls, ripe),
             };
             let mut jobs = self.line.take(count);
+            if count == 1 {
+                self.served.statistics.ran_alone(self.policy.why_alone());
+            }
             self.shared.queued.fetch_sub(jobs.len(), Ordering::Relaxed);
             jobs.retain(|job| !job.is_cancelled());
             requests += jobs.len();
@@ -364,11 +371,12 @@ impl<P: Policy> Owner<P> {
         let jobs = self.line.take(self.line.len());
         self.shared.queued.fetch_sub(jobs.len(), Ordering::Relaxed);
         for job in jobs {
-            self.served.statistics.failed(job.arrived);
-            job.answer(Err(InferError::Unavailable(format!(
+            let error = InferError::Unavailable(format!(
                 "model '{}' version {} was unloaded before it could answer this request",
                 spec.name, spec.version
-            ))));
+            ));
+            self.served.statistics.failed(job.arrived, &error);
+            job.answer(Err(error));
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{BoxedJob, Job};
 use crate::error::{InferError, shown_id};
 use crate::request::InferRequest;
 use crate::statistics::Statistics;
+use crate::statistics::reasons::Alone;
 
 /// What a policy sees of a waiting request.
 pub trait Waiting {
@@ -54,6 +55,11 @@ pub trait Policy: std::fmt::Debug + Send + 'static {
     /// What to run next. Cancelled and expired requests are out of the line already.
     fn form<'a, T: Waiting + 'a>(&mut self, line: impl Iterator<Item = &'a T>, length: usize, now: Instant)
     -> Decision;
+
+    /// Why the call of one request that `form` last answered is not larger.
+    fn why_alone(&self) -> Alone {
+        Alone::NoBatching
+    }
 
     /// How long a request may wait.
     fn patience(&self, _request: &InferRequest) -> Option<Duration> {
@@ -163,9 +169,9 @@ impl Line {
                 job.expires = None;
                 self.late.push_back(job);
             } else {
-                statistics.failed(job.arrived);
-                let id = shown_id(&job.request.id);
-                job.answer(Err(InferError::QueueTimeout { id }));
+                let error = InferError::QueueTimeout { id: shown_id(&job.request.id) };
+                statistics.failed(job.arrived, &error);
+                job.answer(Err(error));
                 refused += 1;
             }
         }

@@ -27,9 +27,12 @@ use crate::http::connection;
 use crate::http::cors::Origins;
 use crate::http::host::Hosts;
 use crate::http::progress;
+use crate::http::routes::Listener;
 use crate::log::{Log, Record};
-use crate::options::{CoreOptions, parse};
+use crate::metrics::Machine;
+use crate::options::{CoreOptions, ListenerOptions, parse};
 use crate::spec::{IndexRow, ModelSpec};
+use crate::trace::TraceSettings;
 use commands::Commands;
 use listener::Rules;
 use tls::Tls;
@@ -44,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) engine: Arc<Engine>,
     pub(crate) gate: Gate,
     pub(crate) log: Log,
+    pub(crate) machine: Machine,
+    pub(crate) trace: TraceSettings,
     pub(crate) commands: Commands,
     boot_id: String,
     ready: AtomicBool,
@@ -123,7 +128,7 @@ pub struct Addresses {
     pub http: Option<String>,
     /// `host:port` of the gRPC listener.
     pub grpc: Option<String>,
-    /// Off until it exists.
+    /// `host:port` of the metrics listener.
     pub metrics: Option<String>,
     /// New at every start.
     pub boot_id: String,
@@ -165,6 +170,8 @@ impl Server {
             engine,
             gate,
             log,
+            machine: Machine::default(),
+            trace: TraceSettings::default(),
             commands: Commands::default(),
             boot_id: listener::boot_id()?,
             ready: AtomicBool::new(false),
@@ -194,28 +201,41 @@ impl Server {
     /// The same, with connections that are looked at so often.
     pub(crate) fn listen(&self, look: Duration) -> Result<Addresses, InferError> {
         let _context = self.handle.enter();
-        let mut http = None;
-        if let Some(options) = &self.shared.options.http {
-            let rules = Rules::new(options, "")?;
-            let tls = options.tls.as_ref().map(|tls| Tls::new(tls, &["h2", "http/1.1"])).transpose()?;
-            let (listener, address) = listener::bind(options)?;
-            let origins = Origins::new(&self.shared.options.cors_origins);
-            let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, origins);
-            let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), hosts, rules, tls, look });
-            self.handle.spawn(connection::serve(listener, front, self.stop.subscribe()));
-            http = Some(address.to_string());
-        }
-        let mut grpc = None;
-        if let Some(options) = &self.shared.options.grpc {
-            let rules = Rules::new(options, "triton-grpc-protocol-")?;
-            let tls = options.tls.as_ref().map(|tls| Tls::new(tls, &["h2"])).transpose()?;
-            let (listener, address) = listener::bind(options)?;
-            let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, Origins::new(&[]));
-            let front = grpc::Frontend::new(Arc::clone(&self.shared), hosts, rules, tls, look);
-            self.handle.spawn(grpc::connection::serve(listener, Arc::new(front), self.stop.subscribe()));
-            grpc = Some(address.to_string());
-        }
-        Ok(Addresses { http, grpc, metrics: None, boot_id: self.shared.boot_id.clone() })
+        let options = &self.shared.options;
+        let http = self.listen_http(options.http.as_ref(), Listener::V2, look)?;
+        let grpc = self.listen_grpc(look)?;
+        let metrics = options.metrics.as_ref().map(|metrics| &metrics.listener);
+        let metrics = self.listen_http(metrics, Listener::Metrics, look)?;
+        Ok(Addresses { http, grpc, metrics, boot_id: self.shared.boot_id.clone() })
+    }
+
+    fn listen_grpc(&self, look: Duration) -> Result<Option<String>, InferError> {
+        let Some(options) = &self.shared.options.grpc else { return Ok(None) };
+        let rules = Rules::new(options, "triton-grpc-protocol-")?;
+        let tls = options.tls.as_ref().map(|tls| Tls::new(tls, &["h2"])).transpose()?;
+        let (listener, address) = listener::bind(options)?;
+        let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, Origins::new(&[]));
+        let front = grpc::Frontend::new(Arc::clone(&self.shared), hosts, rules, tls, look);
+        self.handle.spawn(grpc::connection::serve(listener, Arc::new(front), self.stop.subscribe()));
+        Ok(Some(address.to_string()))
+    }
+
+    fn listen_http(
+        &self,
+        options: Option<&ListenerOptions>,
+        kind: Listener,
+        look: Duration,
+    ) -> Result<Option<String>, InferError> {
+        let Some(options) = options else { return Ok(None) };
+        let rules = Rules::new(options, "")?;
+        let tls = options.tls.as_ref().map(|tls| Tls::new(tls, &["h2", "http/1.1"])).transpose()?;
+        let (listener, address) = listener::bind(options)?;
+        // Pages may call the v2 listener only.
+        let pages = if kind == Listener::V2 { &self.shared.options.cors_origins[..] } else { &[] };
+        let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, Origins::new(pages));
+        let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), listener: kind, hosts, rules, tls, look });
+        self.handle.spawn(connection::serve(listener, front, self.stop.subscribe()));
+        Ok(Some(address.to_string()))
     }
 
     /// What clients ask Python to do.

@@ -4,7 +4,7 @@ use std::thread;
 
 use super::*;
 use crate::auth::Scope;
-use crate::http::routes::{ROUTES, Verb};
+use crate::http::routes::{Listener, ROUTES, Verb};
 
 const SECRET: &str = "0123456789abcdef0123456789ABCDEF";
 
@@ -19,7 +19,8 @@ fn row(id: &str, scope: &str, services: &Value) -> Value {
 
 fn keyed() -> Site {
     let bootstrap = blake3::hash(b"boot").to_hex().to_string();
-    let site = Site::new(&json!({"require_key": true, "bootstrap_key": bootstrap}));
+    let metrics = json!({"listener": {"address": "127.0.0.1", "port": 0}});
+    let site = Site::new(&json!({"require_key": true, "bootstrap_key": bootstrap, "metrics": metrics}));
     let snapshot = json!({
         "generation": 7, "limits": {}, "services": {"open": {"mode": "public", "header": null, "parameters": []}},
         "aliases": {"m": [{"model": "m.v1", "weight": 100}]},
@@ -64,7 +65,8 @@ fn check_routes(site: &Site) {
             Verb::Put => "PUT",
         };
         let path = route.pattern.replace("{version}", "1").replace("{model}", "other").replace(['{', '}'], "");
-        let refused = |headers: &str| match site.ask(method, &path, headers, "").status {
+        let address = if route.listener == Listener::V2 { &site.address } else { &site.metrics };
+        let refused = |headers: &str| match Site::ask_at(address, method, &path, headers, "").status {
             status @ (401 | 403) => status,
             _ => 0,
         };
@@ -72,6 +74,7 @@ fn check_routes(site: &Site) {
             Scope::Public => (0, 0, 0, 0),
             Scope::AnyKey => (401, 0, 0, 0),
             Scope::Infer | Scope::Manage => (401, 403, 403, 0),
+            Scope::Metrics => (401, 0, 403, 403),
             Scope::Admin => (401, 403, 403, 403),
         };
         assert_eq!(refused(""), nobody, "{method} {path}");

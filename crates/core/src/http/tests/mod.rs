@@ -6,8 +6,10 @@ mod generate;
 mod http2;
 mod infer;
 mod limits;
+mod metrics;
 mod repository;
 mod rules;
+mod settings;
 mod wire;
 
 use std::io::{ErrorKind, Read, Write};
@@ -25,6 +27,8 @@ use crate::server::Server;
 struct Site {
     server: Server,
     address: String,
+    /// The metrics listener, where there is one.
+    metrics: String,
 }
 
 impl Site {
@@ -41,12 +45,16 @@ impl Site {
         });
         options.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let server = Server::new(CoreOptions::from_json(options.to_string().as_bytes()).unwrap()).unwrap();
-        let address = server.listen(look).unwrap().http.unwrap();
-        Self { server, address }
+        let addresses = server.listen(look).unwrap();
+        Self { server, address: addresses.http.unwrap(), metrics: addresses.metrics.unwrap_or_default() }
     }
 
     fn connect(&self) -> Client {
-        let stream = TcpStream::connect(&self.address).unwrap();
+        Self::connect_to(&self.address)
+    }
+
+    fn connect_to(address: &str) -> Client {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
         Client { stream, unread: Vec::new() }
@@ -54,7 +62,11 @@ impl Site {
 
     /// One request on its own connection.
     fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Reply {
-        let mut client = self.connect();
+        Self::ask_at(&self.address, method, path, headers, body)
+    }
+
+    fn ask_at(address: &str, method: &str, path: &str, headers: &str, body: &str) -> Reply {
+        let mut client = Self::connect_to(address);
         client.send(request(method, path, headers, body).as_bytes());
         client.reply(method == "HEAD")
     }

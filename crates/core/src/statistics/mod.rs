@@ -1,14 +1,26 @@
-//! Counts what happened to a model version's requests (W64, W65), without locks on the request path.
+//! Counts what happened to a model version's requests (W64, W65): no lock and no allocation on the request path.
+//!
+//! The statistics extension and the metrics read the same counters, so they never disagree.
+
+mod document;
+pub mod histogram;
+pub mod reasons;
+mod visit;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use serde::Serialize;
 
 use crate::response_statistics::{ResponseCounters, ResponseKind};
+pub use document::{
+    BatchStatistics, DurationStatistics, InferenceStatistics, MemoryUsage, ModelStatistics, ResponseStatistics,
+};
+use histogram::{BATCHES, DURATIONS, FIRST_RESPONSES, Histogram, HistogramSnapshot};
+use reasons::{Alone, FailureReason};
+pub use visit::{Door, Visit};
 
 /// Monotonic nanoseconds, the clock that the workers' times are on.
 pub fn monotonic_ns() -> u64 {
@@ -79,7 +91,7 @@ impl Times {
 }
 
 /// The counters of one model version.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Statistics {
     last_inference: AtomicU64,
     inference_count: AtomicU64,
@@ -91,42 +103,125 @@ pub struct Statistics {
     compute_infer: Counter,
     compute_output: Counter,
     cancelled: Counter,
+    cache_hit: Counter,
+    cache_miss: Counter,
+    failures: [AtomicU64; FailureReason::ALL.len()],
+    alone: [AtomicU64; Alone::ALL.len()],
+    queue_durations: Histogram,
+    compute_durations: Histogram,
+    batch_sizes: Histogram,
+    first_responses: Histogram,
     responses: ResponseCounters,
     batches: ArcSwap<BTreeMap<u64, Arc<BatchCounters>>>,
+    cached: AtomicBool,
+    /// What frontends count.
+    pub door: Door,
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        Self {
+            last_inference: AtomicU64::default(),
+            inference_count: AtomicU64::default(),
+            execution_count: AtomicU64::default(),
+            success: Counter::default(),
+            fail: Counter::default(),
+            queue: Counter::default(),
+            compute_input: Counter::default(),
+            compute_infer: Counter::default(),
+            compute_output: Counter::default(),
+            cancelled: Counter::default(),
+            cache_hit: Counter::default(),
+            cache_miss: Counter::default(),
+            failures: Default::default(),
+            alone: Default::default(),
+            queue_durations: Histogram::new(&DURATIONS),
+            compute_durations: Histogram::new(&DURATIONS),
+            batch_sizes: Histogram::new(&BATCHES),
+            first_responses: Histogram::new(&FIRST_RESPONSES),
+            responses: ResponseCounters::default(),
+            batches: ArcSwap::default(),
+            cached: AtomicBool::default(),
+            door: Door::default(),
+        }
+    }
 }
 
 impl Statistics {
     /// One run of the model over `rows` batch elements (1 where the model does not batch).
     pub fn executed(&self, rows: u64, times: Times) {
         self.execution_count.fetch_add(1, Ordering::Relaxed);
+        self.batch_sizes.observe(rows);
         let [input, infer, output] = times.spans();
         let batch = self.batch(rows);
         batch.input.add(1, input);
         batch.infer.add(1, infer);
         batch.output.add(1, output);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last_inference.store(now.as_millis() as u64, Ordering::Relaxed);
+        self.touch();
+    }
+
+    /// A call of one request, and why it is not larger.
+    pub fn ran_alone(&self, why: Alone) {
+        self.alone[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// One request of `rows` batch elements answered well; it arrived at `arrived`.
     pub fn succeeded(&self, rows: u64, arrived: u64, times: Times) {
         let [input, infer, output] = times.spans();
+        let queue = times.start.saturating_sub(arrived);
         self.inference_count.fetch_add(rows, Ordering::Relaxed);
         self.success.add(1, monotonic_ns().saturating_sub(arrived));
-        self.queue.add(1, times.start.saturating_sub(arrived));
+        self.queue.add(1, queue);
         self.compute_input.add(1, input);
         self.compute_infer.add(1, infer);
         self.compute_output.add(1, output);
+        self.queue_durations.observe(queue);
+        self.compute_durations.observe(times.busy());
     }
 
-    /// One queued request failed; requests refused before queueing are no failure (W65).
-    pub fn failed(&self, arrived: u64) {
-        self.fail.add(1, monotonic_ns().saturating_sub(arrived));
+    /// One queued request failed or was cancelled; requests refused before queueing are no failure (W65).
+    pub fn failed(&self, arrived: u64, reason: impl Into<FailureReason>) {
+        let reason = reason.into();
+        let took = monotonic_ns().saturating_sub(arrived);
+        self.fail.add(1, took);
+        self.failures[reason as usize].fetch_add(1, Ordering::Relaxed);
+        if reason == FailureReason::Canceled {
+            self.cancelled.add(1, took);
+        }
     }
 
-    /// One request whose client went away.
-    pub fn cancelled(&self, arrived: u64) {
-        self.cancelled.add(1, monotonic_ns().saturating_sub(arrived));
+    /// Says that the version's answers are cached: its metrics show the cache families from now on.
+    pub fn use_cache(&self) {
+        self.cached.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the version's answers are cached.
+    pub fn is_cached(&self) -> bool {
+        self.cached.load(Ordering::Relaxed)
+    }
+
+    /// One request answered from the response cache after `lookup` nanoseconds: a success without an inference (W65).
+    pub fn cache_hit(&self, arrived: u64, lookup: u64) {
+        let took = monotonic_ns().saturating_sub(arrived);
+        self.success.add(1, took);
+        self.queue.add(1, took.saturating_sub(lookup));
+        self.cache_hit.add(1, lookup);
+        self.touch();
+    }
+
+    /// One request that the response cache did not know; `took` is the lookup and the insertion in nanoseconds.
+    pub fn cache_miss(&self, took: u64) {
+        self.cache_miss.add(1, took);
+    }
+
+    /// The first response to a request of a decoupled model.
+    pub fn first_response(&self, arrived: u64) {
+        self.first_responses.observe(monotonic_ns().saturating_sub(arrived));
+    }
+
+    fn touch(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_inference.store(now.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// One response of a decoupled model, the end of a request without one included.
@@ -169,8 +264,8 @@ impl Statistics {
                 compute_input: self.compute_input.snapshot(),
                 compute_infer: self.compute_infer.snapshot(),
                 compute_output: self.compute_output.snapshot(),
-                cache_hit: DurationStatistics::default(),
-                cache_miss: DurationStatistics::default(),
+                cache_hit: self.cache_hit.snapshot(),
+                cache_miss: self.cache_miss.snapshot(),
             },
             response_stats: self.responses(),
             batch_stats: batch_stats.collect(),
@@ -182,110 +277,50 @@ impl Statistics {
         if let Some(counted) = self.responses.snapshot() {
             return counted;
         }
+        let fail = self.fail.snapshot();
+        let cancel = self.cancelled.snapshot();
         let first = ResponseStatistics {
             compute_infer: self.compute_infer.snapshot(),
             compute_output: self.compute_output.snapshot(),
             success: self.success.snapshot(),
-            fail: self.fail.snapshot(),
+            fail: DurationStatistics {
+                count: fail.count.saturating_sub(cancel.count),
+                ns: fail.ns.saturating_sub(cancel.ns),
+            },
             empty_response: DurationStatistics::default(),
-            cancel: self.cancelled.snapshot(),
+            cancel,
         };
         let any = first.success.count + first.fail.count + first.cancel.count > 0;
         if any { BTreeMap::from([("0".to_owned(), first)]) } else { BTreeMap::new() }
     }
-}
 
-/// How often and how long altogether.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct DurationStatistics {
-    /// Number of times.
-    pub count: u64,
-    /// Nanoseconds altogether.
-    pub ns: u64,
-}
+    /// Failures by reason.
+    pub fn failures(&self) -> impl Iterator<Item = (FailureReason, u64)> {
+        FailureReason::ALL.into_iter().map(|reason| (reason, self.failures[reason as usize].load(Ordering::Relaxed)))
+    }
 
-/// One entry of `model_stats` (W64): every key is always there.
-#[derive(Clone, Debug, Serialize)]
-pub struct ModelStatistics {
-    /// The model's name in the repository; a frontend may put an alias here.
-    pub name: String,
-    /// The version as the wire shows it.
-    pub version: String,
-    /// Milliseconds since the epoch, 0 if none.
-    pub last_inference: u64,
-    /// Batch elements (W65).
-    pub inference_count: u64,
-    /// Model runs.
-    pub execution_count: u64,
-    /// Over requests.
-    pub inference_stats: InferenceStatistics,
-    /// By index of the response.
-    pub response_stats: BTreeMap<String, ResponseStatistics>,
-    /// By batch size.
-    pub batch_stats: Vec<BatchStatistics>,
-    /// Memory that backends report; none does yet.
-    pub memory_usage: Vec<MemoryUsage>,
-}
+    /// Calls of one request by what kept them small.
+    pub fn alone(&self) -> impl Iterator<Item = (Alone, u64)> {
+        Alone::ALL.into_iter().map(|why| (why, self.alone[why as usize].load(Ordering::Relaxed)))
+    }
 
-/// `inference_stats` of the statistics extension.
-#[derive(Clone, Debug, Serialize)]
-pub struct InferenceStatistics {
-    /// Whole time of answered requests.
-    pub success: DurationStatistics,
-    /// Whole time of failed requests.
-    pub fail: DurationStatistics,
     /// From arrival to pick-up by a worker.
-    pub queue: DurationStatistics,
-    /// Inputs made ready.
-    pub compute_input: DurationStatistics,
-    /// The model itself.
-    pub compute_infer: DurationStatistics,
-    /// Outputs written.
-    pub compute_output: DurationStatistics,
-    /// Answers from the response cache.
-    pub cache_hit: DurationStatistics,
-    /// Requests that the response cache did not know.
-    pub cache_miss: DurationStatistics,
-}
+    pub fn queue_durations(&self) -> HistogramSnapshot {
+        self.queue_durations.snapshot()
+    }
 
-/// `response_stats` of one response index.
-#[derive(Clone, Debug, Serialize)]
-pub struct ResponseStatistics {
-    /// The model itself.
-    pub compute_infer: DurationStatistics,
-    /// Outputs written.
-    pub compute_output: DurationStatistics,
-    /// Good responses.
-    pub success: DurationStatistics,
-    /// Failed responses.
-    pub fail: DurationStatistics,
-    /// Responses without outputs.
-    pub empty_response: DurationStatistics,
-    /// Responses that nobody waited for.
-    pub cancel: DurationStatistics,
-}
+    /// From pick-up by a worker to its last output.
+    pub fn compute_durations(&self) -> HistogramSnapshot {
+        self.compute_durations.snapshot()
+    }
 
-/// `batch_stats` of one batch size.
-#[derive(Clone, Debug, Serialize)]
-pub struct BatchStatistics {
-    /// Batch elements of one run.
-    pub batch_size: u64,
-    /// Inputs made ready.
-    pub compute_input: DurationStatistics,
-    /// The model itself.
-    pub compute_infer: DurationStatistics,
-    /// Outputs written.
-    pub compute_output: DurationStatistics,
-}
+    /// Batch elements of each run.
+    pub fn batch_sizes(&self) -> HistogramSnapshot {
+        self.batch_sizes.snapshot()
+    }
 
-/// One row of `memory_usage`.
-#[derive(Clone, Debug, Serialize)]
-pub struct MemoryUsage {
-    /// `CPU`, `GPU` …
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Which one.
-    pub id: i64,
-    /// Bytes in use.
-    pub byte_size: u64,
+    /// From arrival to the first response, decoupled models only.
+    pub fn first_responses(&self) -> HistogramSnapshot {
+        self.first_responses.snapshot()
+    }
 }

@@ -47,6 +47,7 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "reuse_port": options.reuse_http_port,
         "restricted": restricted.rows(options.http_restricted_api),
         "forward": options.http_header_forward_pattern,
+        "tls": _tls(options.http_tls_cert, options.http_tls_key),
     }
     grpc = {
         "address": options.grpc_address,
@@ -88,6 +89,11 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
             "dir": str(options.log_dir) if options.log_dir else None,
         },
     }
+
+
+def _tls(cert: Path | None, key: Path | None) -> dict[str, str] | None:
+    """Where a listener's certificate and key lie, if it is to encrypt."""
+    return None if cert is None or key is None else {"cert": str(cert), "key": str(key)}
 
 
 def is_loopback(address: str) -> bool:

@@ -37,6 +37,7 @@ pub async fn infer(call: &mut Call) -> Answer {
     let decoded = beside(json, || codec::decode(&model.spec, place, body, options));
     let (mut request, form) = decoded.map_err(|error| call.refuse(error, &target))?;
     call.forward(&mut request)?;
+    request.deadline = call.deadline()?;
     let answer = shared.engine.infer(request).await.map_err(|error| call.refuse(error, &target))?;
     let size = answer.outputs.iter().map(|output| output.data.len()).sum();
     let encoded = beside(size, || codec::encode(&answer, call.model(), &form));
@@ -45,7 +46,7 @@ pub async fn infer(call: &mut Call) -> Answer {
 }
 
 /// Runs work that may take long without holding up the thread's other requests.
-fn beside<T>(size: usize, work: impl FnOnce() -> T) -> T {
+pub fn beside<T>(size: usize, work: impl FnOnce() -> T) -> T {
     if size > HEAVY { block_in_place(work) } else { work() }
 }
 

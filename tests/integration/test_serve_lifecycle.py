@@ -145,7 +145,11 @@ def test_strict_readiness_waits_for_every_model(repository, start):
 def test_exit_on_error(repository, tmp_path):
     repository.file("empty", b"")
     ended = run(
-        "--model-repository", str(repository.root), "--http-port=0", "--grpc-port=0", "--metrics-port=0",
+        "--model-repository",
+        str(repository.root),
+        "--http-port=0",
+        "--grpc-port=0",
+        "--metrics-port=0",
         "--exit-on-error=true",
     )
     assert ended.returncode == 1

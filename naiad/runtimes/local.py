@@ -37,6 +37,7 @@ class LocalOptions:
     logs: Path
     host: str = "127.0.0.1"
     http_port: int = 8000
+    grpc_port: int = 0
     allowed_hosts: tuple[str, ...] = ()
     command: Sequence[str] = (sys.executable, "-m", "naiad", "serve")
     start_seconds: float = 60.0
@@ -68,8 +69,10 @@ class LocalRuntime:
     def start(self) -> None:
         """Starts the server; raises `ServerFailed` with its own words if it ends before it has bound."""
         self._child = self._spawn()
-        port = int(self._child.running.http.rpartition(":")[2])
-        self._options = replace(self._options, http_port=port)  # once chosen it is kept
+        running = self._child.running
+        grpc_port = _port(running.grpc) if running.grpc else 0
+        # Once chosen they are kept.
+        self._options = replace(self._options, http_port=_port(running.http), grpc_port=grpc_port)
         self._watcher.start()
 
     def running(self) -> Running | None:
@@ -177,7 +180,13 @@ class LocalRuntime:
             raise ServerFailed(words or f"the server ended with {process.returncode} and said nothing")
         os.close(log)
         document = json.loads(line)
-        running = Running(http=document["http"], boot_id=document["boot_id"], pid=document["pid"], key=key)
+        running = Running(
+            http=document["http"],
+            grpc=document["grpc"],
+            boot_id=document["boot_id"],
+            pid=document["pid"],
+            key=key,
+        )
         return _Child(process=process, lifeline=life_write, running=running, since=time.monotonic())
 
     def _command(self, *, key_fd: int, lifeline_fd: int, ready_fd: int) -> list[str]:
@@ -188,6 +197,8 @@ class LocalRuntime:
             "--model-control-mode=explicit",
             f"--http-address={options.host}",
             f"--http-port={options.http_port}",
+            f"--grpc-address={options.host}",
+            f"--grpc-port={options.grpc_port}",
             "--strict-readiness=false",
             "--require-key",
             f"--bootstrap-key-fd={key_fd}",
@@ -203,6 +214,10 @@ class LocalRuntime:
         if path.exists() and path.stat().st_size > _ROTATE_BYTES:
             path.replace(path.with_suffix(".log.1"))
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def read_line(descriptor: int, seconds: float) -> bytes:

@@ -49,6 +49,13 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "forward": options.http_header_forward_pattern,
         "tls": _tls(options.http_tls_cert, options.http_tls_key),
     }
+    grpc = {
+        "address": options.grpc_address,
+        "port": options.grpc_port,
+        "reuse_port": options.reuse_grpc_port,
+        "restricted": restricted.rows(options.grpc_restricted_protocol),
+        "forward": options.grpc_header_forward_pattern,
+    }
     # Off loopback a key is required, and which names lead here is the network's business.
     hosts = list(options.allowed_host) or ([] if loopback else ["*"])
     level = {"info": options.log_info, "warning": options.log_warning, "error": options.log_error}
@@ -56,6 +63,14 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "server_id": options.id,
         "server_version": __version__,
         "http": http if options.allow_http else None,
+        "grpc": grpc if options.allow_grpc else None,
+        "grpc_connections": {
+            "keepalive_time_millis": options.grpc_keepalive_time,
+            "keepalive_timeout_millis": options.grpc_keepalive_timeout,
+            "max_age_millis": options.grpc_max_connection_age,
+            "max_age_grace_millis": options.grpc_max_connection_age_grace,
+            "compression": options.grpc_infer_response_compression_level,
+        },
         "max_input_size": options.http_max_input_size,
         "max_binary_size": options.http_max_binary_size,
         "require_key": options.require_key or options.keys_file is not None,
@@ -126,9 +141,12 @@ def check(options: ServeOptions) -> None:
             "--http-cors-allowed-origin '*' lets every web page call this server, and no key is required;\n"
             "list the pages, or ask for a key with --keys-file or --require-key"
         )
-    if options.allow_http and not is_loopback(options.http_address) and not protected:
+    listeners = (("http", options.allow_http, options.http_address), ("grpc", options.allow_grpc, options.grpc_address))
+    for name, is_on, address in listeners:
+        if not is_on or protected or is_loopback(address):
+            continue
         raise StartError(
-            f"--http-address {options.http_address} can be reached by other machines, and no key is required;\n"
+            f"--{name}-address {address} can be reached by other machines, and no key is required;\n"
             "make one:\n"
             "  naiad key create --keys-file keys.json --scope infer --service '*'\n"
             "and start with --keys-file keys.json"

@@ -81,7 +81,7 @@ def test_an_occupied_port_is_named(repository):
     repository.identity()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = run("--model-repository", str(repository.root), "--http-port", str(port))
+        ended = run("--model-repository", str(repository.root), "--http-port", str(port), "--grpc-port", "0")
     assert ended.returncode == 1
     assert f"127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -99,6 +99,7 @@ def test_an_occupied_port_is_named(repository):
             "option --rate-limit: this feature comes with a later version",
         ),
         (("--model-repository", "/", "--http-address=0.0.0.0"), "naiad key create --keys-file"),
+        (("--model-repository", "/", "--grpc-address=0.0.0.0"), "--grpc-address 0.0.0.0 can be reached"),
         (("--model-repository", "/", "--load-model=x"), "works with --model-control-mode=explicit only"),
     ],
 )
@@ -136,7 +137,9 @@ def test_strict_readiness_waits_for_every_model(repository, start):
 
 def test_exit_on_error(repository, tmp_path):
     repository.file("empty", b"")
-    ended = run("--model-repository", str(repository.root), "--http-port", "0", "--exit-on-error=true")
+    ended = run(
+        "--model-repository", str(repository.root), "--http-port", "0", "--grpc-port", "0", "--exit-on-error=true"
+    )
     assert ended.returncode == 1
     records = [json.loads(line) for line in ended.stderr.splitlines()]
     assert any(record.get("cause", "").startswith("'model.pt' is empty") for record in records)

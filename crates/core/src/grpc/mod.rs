@@ -66,7 +66,8 @@ pub(crate) struct Frontend {
 
 impl Frontend {
     /// Shared by the calls of a new listener.
-    pub(crate) fn new(shared: Arc<Shared>, hosts: Hosts, rules: Rules, tls: Option<Tls>, look: Duration) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, hosts: Hosts, rules: Rules, look: Duration) -> Self {
+        let tls = None;
         Self { shared, hosts, rules, tls, limit: MESSAGE_LIMIT, look, streams: AtomicUsize::new(0) }
     }
 }

@@ -211,7 +211,8 @@ impl Server {
             let tls = options.tls.as_ref().map(|tls| Tls::new(tls, &["h2"])).transpose()?;
             let (listener, address) = listener::bind(options)?;
             let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, Origins::new(&[]));
-            let front = grpc::Frontend::new(Arc::clone(&self.shared), hosts, rules, tls, look);
+            let mut front = grpc::Frontend::new(Arc::clone(&self.shared), hosts, rules, look);
+            front.tls = tls;
             self.handle.spawn(grpc::connection::serve(listener, Arc::new(front), self.stop.subscribe()));
             grpc = Some(address.to_string());
         }

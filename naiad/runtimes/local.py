@@ -74,8 +74,7 @@ class LocalRuntime:
         grpc = _port(running.grpc) if running.grpc else self._options.grpc_port
         metrics = _port(running.metrics) if running.metrics else self._options.metrics_port
         # Once chosen they are kept.
-        ports = {"http_port": _port(running.http), "grpc_port": grpc, "metrics_port": metrics}
-        self._options = replace(self._options, **ports)
+        self._options = replace(self._options, http_port=_port(running.http), grpc_port=grpc, metrics_port=metrics)
         self._watcher.start()
 
     def running(self) -> Running | None:

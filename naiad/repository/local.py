@@ -10,12 +10,12 @@ Snapshot = Mapping[str, tuple[int, ...]]
 MAX_FILES = 10_000
 
 
-def snapshot(directory: Path, problem: str = "") -> Snapshot:
+def snapshot(directory: Path) -> Snapshot:
     """(mtime in ns, size, inode) of each file and folder by relative path; what vanishes meanwhile is left out.
 
-    Links are followed, for repositories are often made of them. `problem` is what else is wrong with the model.
+    Links are followed, for repositories are often made of them.
     """
-    seen: dict[str, tuple[int, ...]] = {f"\0{problem}": ()} if problem else {}
+    seen: dict[str, tuple[int, ...]] = {}
     walked: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(directory, followlinks=True):
         if len(seen) >= MAX_FILES:

@@ -68,6 +68,8 @@ TABLE: tuple[Option, ...] = (
     _option(_HTTP, "http-restricted-api", "list", (), "CATEGORY[,…]:KEY=VALUE: ask for header KEY; repeatable"),
     _option(_HTTP, "http-header-forward-pattern", "text", "", "headers whose names fit become request parameters"),
     _option(_HTTP, "http-cors-allowed-origin", "list", (), "web page that may call, https://host; repeatable"),
+    _option(_HTTP, "http-tls-cert", "path", None, "certificate in PEM, then those up to its authority: encrypt"),
+    _option(_HTTP, "http-tls-key", "path", None, "private key of the certificate, in PEM"),
     _option(_HTTP, "allowed-host", "list", (), "further Host value to answer to; repeatable, '*' = any"),
     _option(_ACCESS, "keys-file", "path", None, "API keys made by 'naiad key create --keys-file'"),
     _option(_ACCESS, "require-key", "bool", False, "deny whatever comes without a key"),
@@ -141,6 +143,8 @@ class ServeOptions:
     http_restricted_api: tuple[str, ...]
     http_header_forward_pattern: str
     http_cors_allowed_origin: tuple[str, ...]
+    http_tls_cert: Path | None
+    http_tls_key: Path | None
     allowed_host: tuple[str, ...]
     keys_file: Path | None
     require_key: bool
@@ -267,6 +271,8 @@ def _checked(options: ServeOptions) -> ServeOptions:
         restricted.rows(options.http_restricted_api)
     except ConfigError as error:
         _refuse(f"option --http-restricted-api: {error}")
+    if (options.http_tls_cert is None) != (options.http_tls_key is None):
+        _refuse("options --http-tls-cert and --http-tls-key: expected both or none")
     for origin in options.http_cors_allowed_origin:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             _refuse(f"option --http-cors-allowed-origin: expected https://host[:port] or '*', got '{origin}'")

@@ -47,6 +47,7 @@ pub async fn infer(call: &mut Call) -> Answer {
     let (mut request, form) = decoded.map_err(|error| call.refuse(error, &target))?;
     request.deadline = deadline;
     call.forward(&mut request)?;
+    request.deadline = call.deadline()?;
     let answer = shared.engine.infer(request).await.map_err(|error| call.refuse(error, &target))?;
     let size = answer.outputs.iter().map(|output| output.data.len()).sum();
     let encoded = beside(size, || codec::encode(&answer, call.model(), &form));
@@ -55,7 +56,7 @@ pub async fn infer(call: &mut Call) -> Answer {
 }
 
 /// Runs work that may take long without holding up the thread's other requests.
-fn beside<T>(size: usize, work: impl FnOnce() -> T) -> T {
+pub fn beside<T>(size: usize, work: impl FnOnce() -> T) -> T {
     if size > HEAVY { block_in_place(work) } else { work() }
 }
 

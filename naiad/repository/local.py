@@ -25,7 +25,8 @@ def snapshot(directory: Path) -> Snapshot:
             folders.clear()  # a link in a circle
             continue
         walked.add((place.st_dev, place.st_ino))
-        folders[:] = [name for name in folders if name != "__pycache__"]  # written by loading itself
+        # Python's cache is written by loading itself; the order matters where MAX_FILES cuts off.
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
         relative = os.path.relpath(folder, directory)
         seen[relative] = (place.st_ino,)
         for file in files:

@@ -226,7 +226,7 @@ async fn dropping_the_responses_cancels_what_is_still_to_come() {
     let place = room(&mut worker, 64).await;
     worker.reply(&[response(&worker, &call, place, [1, 1]), end(&call), end(&second)]);
     settle().await;
-    assert_eq!(count(&engine), (1, 2, 1, 0));
+    assert_eq!(count(&engine), (1, 2, 1, 2));
     let shown = serde_json::to_value(engine.statistics(None, None).unwrap().remove(0)).unwrap();
     assert_eq!(shown["response_stats"]["0"]["cancel"]["count"], 1);
     drop(sent);

@@ -31,11 +31,11 @@ pub async fn infer(call: &mut Call) -> Answer {
     let version = call.entry.version;
     // Unknown models are refused before their inputs are read.
     let model = shared.engine.registry().find(&target, version).map_err(|error| call.refuse(error, &target))?;
-    let _visit = Visit::begin(&model.statistics, &call.entry.caller);
     if model.spec.decoupled {
         return Err(HttpError::of(Code::Unsupported, DECOUPLED));
     }
     let deadline = deadline::of(&call.headers)?;
+    let _visit = Visit::begin(&model.statistics, &call.entry.caller);
     let part = part(&call.headers);
     let body = call.read(part).await?;
     let place = Target {

@@ -1,7 +1,9 @@
 //! The log settings over HTTP (W80).
 
+use hyper::Response;
 use serde_json::Value;
 
+use super::body::ResponseBody;
 use super::error::{HttpError, json};
 use super::limits::Part;
 use super::repository::object;
@@ -10,8 +12,8 @@ use crate::error::Code;
 use crate::operations::logging::{self, Change};
 
 /// `GET /v2/logging`
-pub fn read(call: &Call) -> Answer {
-    Ok(json(&logging::read(&call.shared)))
+pub fn read(call: &Call) -> Response<ResponseBody> {
+    json(&logging::read(&call.shared))
 }
 
 /// `POST /v2/logging`: all of the changes or none.
@@ -19,7 +21,7 @@ pub async fn update(call: &mut Call) -> Answer {
     let body = object(&call.read(Part::Json).await?)?;
     let changes: Vec<_> = body.iter().map(|(name, value)| change(name, value)).collect::<Result<_, _>>()?;
     logging::update(&call.shared, changes);
-    read(call)
+    Ok(read(call))
 }
 
 fn change(name: &str, value: &Value) -> Result<Change, HttpError> {

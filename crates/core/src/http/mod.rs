@@ -240,7 +240,7 @@ async fn handle(call: &mut Call) -> Answer {
         Handler::Inspect => admin::inspect(call).await,
         Handler::ReadTrace => trace::read(call),
         Handler::UpdateTrace => trace::update(call).await,
-        Handler::ReadLogging => logging::read(call),
+        Handler::ReadLogging => Ok(logging::read(call)),
         Handler::UpdateLogging => logging::update(call).await,
         Handler::Metrics => Ok(metrics::metrics(call)),
         Handler::Routes => Ok(admin::routes()),

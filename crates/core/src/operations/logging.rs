@@ -10,12 +10,18 @@ use crate::server::Shared;
 /// What every answer holds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Shown {
-    pub(crate) log_file: String,
-    pub(crate) log_info: bool,
-    pub(crate) log_warning: bool,
-    pub(crate) log_error: bool,
-    pub(crate) log_verbose_level: u32,
-    pub(crate) log_format: &'static str,
+    #[serde(rename = "log_file")]
+    pub(crate) file: String,
+    #[serde(rename = "log_info")]
+    pub(crate) info: bool,
+    #[serde(rename = "log_warning")]
+    pub(crate) warning: bool,
+    #[serde(rename = "log_error")]
+    pub(crate) error: bool,
+    #[serde(rename = "log_verbose_level")]
+    pub(crate) verbose_level: u32,
+    #[serde(rename = "log_format")]
+    pub(crate) format: &'static str,
 }
 
 /// One setting with its new value.
@@ -63,12 +69,12 @@ pub(crate) fn read(shared: &Shared) -> Shown {
     let Settings { levels, format } = *shared.log.settings();
     let file = &shared.options.log.file;
     Shown {
-        log_file: file.as_ref().map(|file| file.display().to_string()).unwrap_or_default(),
-        log_info: levels.info,
-        log_warning: levels.warning,
-        log_error: levels.error,
-        log_verbose_level: levels.verbose,
-        log_format: match format {
+        file: file.as_ref().map(|file| file.display().to_string()).unwrap_or_default(),
+        info: levels.info,
+        warning: levels.warning,
+        error: levels.error,
+        verbose_level: levels.verbose,
+        format: match format {
             LogFormat::Default => "default",
             LogFormat::Iso8601 => "ISO8601",
             LogFormat::Json => "json",

@@ -142,6 +142,9 @@ class Loader:
         """Runs a step; what it raises becomes the one record of a failure."""
         try:
             return step()
+        except LoadError as error:
+            error.cause = without_paths(error.cause, request.directory)
+            raise
         except UnservableFile as error:
             raise self._failure(request, "signature", f"{error.what} ({error.code})", error.fix) from error
         except ConfigError as error:
@@ -312,6 +315,13 @@ class Loader:
                 on_state=on_state,
             )
             self._supervisor.keep(worker, replay)
+
+
+def without_paths(text: str, directory: Path) -> str:
+    """What a framework says of its files, without where on this machine they lie: clients read it (W69)."""
+    for place in (directory, directory.resolve()):
+        text = text.replace(f"{place}/", f"{directory.name}/").replace(str(place), directory.name)
+    return text
 
 
 def _has_threads(message: Any) -> bool:

@@ -21,7 +21,7 @@ from naiad.repository.index import ModelDirectory, locate
 from naiad.repository.paths import is_model_name
 from naiad.repository.versions import chosen
 from naiad.server.drains import Drains
-from naiad.server.loader import Loaded, Loader, LoadRequest, Rescaled
+from naiad.server.loader import Loaded, Loader, LoadRequest, Rescaled, without_paths
 from naiad.server.overrides import Overrides
 from naiad.server.states import LOADING, READY, UNAVAILABLE, UNLOADING, States
 from naiad.server.supervisor import Supervisor, Worker
@@ -293,9 +293,9 @@ class Models:
                     return
                 workers = self._supervisor.current(loaded.workers)
                 lost = sum(worker.exit is not None for worker in workers)
-                text = reason or ""
+                text = without_paths(reason or "", loaded.directory)
                 if 0 < lost < len(workers):
-                    text = f"{lost} of {len(workers)} workers are lost" + (f": {reason}" if reason else "")
+                    text = f"{lost} of {len(workers)} workers are lost" + (f": {text}" if text else "")
                 down = lost == len(workers) and reason is not None
                 self._states.impair(name, version, text, down=down)
 

@@ -22,8 +22,13 @@ def pair(tmp_path_factory) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def mine(tmp_path_factory) -> Pair:
-    return certificates.make(tmp_path_factory.mktemp("client"), "client")
+def authority(tmp_path_factory) -> Pair:
+    return certificates.make(tmp_path_factory.mktemp("authority"), "authority", authority=True)
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory, authority) -> Pair:
+    return certificates.make(tmp_path_factory.mktemp("client"), "client", signer=authority)
 
 
 def _port(server) -> str:
@@ -50,9 +55,9 @@ def test_the_stock_client_over_tls(repository, start, pair):
         plain.is_server_live(client_timeout=10)
 
 
-def test_mutual_tls_asks_for_a_certificate(repository, start, pair, mine):
+def test_mutual_tls_asks_for_a_certificate(repository, start, pair, authority, mine):
     repository.identity("m")
-    server = start("--grpc-use-ssl-mutual=true", f"--grpc-root-cert={mine.cert}", *_options(pair)).wait_ready()
+    server = start("--grpc-use-ssl-mutual=true", f"--grpc-root-cert={authority.cert}", *_options(pair)).wait_ready()
     address = f"localhost:{_port(server)}"
     known = {"private_key": str(mine.key), "certificate_chain": str(mine.cert)}
     stranger = {"private_key": str(pair.key), "certificate_chain": str(pair.cert)}

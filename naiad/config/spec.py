@@ -52,6 +52,7 @@ def model_spec(
         "scheduler": scheduler,
         "max_queue_size": bound,
         "decoupled": config.decoupled,
+        "response_cache": config.response_cache,
         "config": json.dumps(config.document, separators=(",", ":")),
         "workers": list(workers),
         "default_version": False,

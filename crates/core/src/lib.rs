@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod auth;
+pub mod cache;
 pub mod engine;
 pub mod error;
 pub mod forward;

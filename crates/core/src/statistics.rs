@@ -92,6 +92,8 @@ pub struct Statistics {
     compute_output: Counter,
     cancelled: Counter,
     responses: ResponseCounters,
+    cache_hit: Counter,
+    cache_miss: Counter,
     batches: ArcSwap<BTreeMap<u64, Arc<BatchCounters>>>,
 }
 
@@ -127,6 +129,17 @@ impl Statistics {
     /// One request whose client went away.
     pub fn cancelled(&self, arrived: u64) {
         self.cancelled.add(1, monotonic_ns().saturating_sub(arrived));
+    }
+
+    /// One request answered from the response cache: a success without a run (W65).
+    pub fn cache_hit(&self, ns: u64) {
+        self.cache_hit.add(1, ns);
+        self.success.add(1, ns);
+    }
+
+    /// One request that the response cache did not know: looking it up and keeping its answer.
+    pub fn cache_miss(&self, ns: u64) {
+        self.cache_miss.add(1, ns);
     }
 
     /// One response of a decoupled model, the end of a request without one included.
@@ -169,8 +182,8 @@ impl Statistics {
                 compute_input: self.compute_input.snapshot(),
                 compute_infer: self.compute_infer.snapshot(),
                 compute_output: self.compute_output.snapshot(),
-                cache_hit: DurationStatistics::default(),
-                cache_miss: DurationStatistics::default(),
+                cache_hit: self.cache_hit.snapshot(),
+                cache_miss: self.cache_miss.snapshot(),
             },
             response_stats: self.responses(),
             batch_stats: batch_stats.collect(),

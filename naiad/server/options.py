@@ -116,6 +116,10 @@ TABLE: tuple[Option, ...] = (
     _option(_RUN, "io-threads", "int", 2, "threads of the data plane"),
     _option(_RUN, "busy-poll-us", "int", 0, "microseconds to spin for a reply before sleeping"),
     _option(_RUN, "byte-budget", "int", 0, "bytes of all requests and arenas; 0 = a quarter of the memory"),
+    _option(
+        _RUN, "cache-config", "list", (), "local,size=BYTES: keep answers of models with response_cache"
+    ),
+    _option(_RUN, "response-cache-byte-size", "int", 0, "older spelling of --cache-config=local,size=BYTES"),
     _option(_RUN, "worker-linger-secs", "float", 60.0, "seconds that an idle zygote stays"),
 )
 
@@ -132,9 +136,9 @@ METRICS_SWITCHES = ("counter_latencies", "histogram_latencies")
 ALIASES = {"model-store": "model-repository", "strict-model-config": "disable-auto-complete-config"}
 
 LATER = frozenset({
-    "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory", "cache-config",
+    "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory",
     "model-namespacing",
-    "rate-limit", "rate-limit-resource", "response-cache-byte-size", "trace-config", "trace-file", "trace-level",
+    "rate-limit", "rate-limit-resource", "trace-config", "trace-file", "trace-level",
     "trace-rate", "trace-count", "trace-log-frequency",
 })  # fmt: skip
 
@@ -218,6 +222,8 @@ class ServeOptions:
     io_threads: int
     busy_poll_us: int
     byte_budget: int
+    cache_config: tuple[str, ...]
+    response_cache_byte_size: int
     worker_linger_secs: float
     ignored: tuple[str, ...] = field(default=())
     """Options that were taken without effect."""
@@ -365,7 +371,27 @@ def _checked(options: ServeOptions) -> ServeOptions:
     for origin in options.http_cors_allowed_origin:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             _refuse(f"option --http-cors-allowed-origin: expected https://host[:port] or '*', got '{origin}'")
+    try:
+        cache_byte_size(options)
+    except ConfigError as error:
+        _refuse(f"option --cache-config: {error}")
     for option in TABLE:
         if option.kind in ("int", "float"):
             _check_number(option, getattr(options, option.field))
     return options
+
+
+def cache_byte_size(options: ServeOptions) -> int:
+    """Bytes of the response cache, 0 where there is none; raises `ConfigError`."""
+    size = options.response_cache_byte_size
+    for text in options.cache_config:
+        name, comma, setting = text.partition(",")
+        if name != "local" or not comma:
+            raise ConfigError(f"expected local,size=BYTES, got '{text}'")
+        key, _, value = setting.partition("=")
+        if key != "size" or not (value.isascii() and value.isdigit()) or int(value) > MOST["int"]:
+            raise ConfigError(f"expected local,size=BYTES, got '{text}'")
+        if size and size != int(value):
+            raise ConfigError(f"the size is given twice, as {size} and as {value}")
+        size = int(value)
+    return size

@@ -24,7 +24,7 @@ from naiad.server.lanes import Lanes
 from naiad.server.loader import Loader, LoaderOptions
 from naiad.server.main_thread import MainThread
 from naiad.server.models import Models, ModelsOptions, Refused
-from naiad.server.options import ServeOptions
+from naiad.server.options import ServeOptions, cache_byte_size
 from naiad.server.states import States
 from naiad.server.supervisor import Supervisor, SupervisorOptions
 
@@ -84,6 +84,7 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "model_control": options.model_control_mode,
         "io_threads": options.io_threads,
         "byte_budget": options.byte_budget or memory_bytes() // 4,
+        "cache_byte_size": cache_byte_size(options),
         "busy_poll_us": options.busy_poll_us,
         "allowed_hosts": hosts,
         "metrics": metrics.metrics_options(options),

@@ -48,6 +48,9 @@ pub struct CoreOptions {
     pub io_threads: usize,
     /// Bytes that queued and running requests and arenas may hold.
     pub byte_budget: u64,
+    /// Bytes of the response cache, 0 = none.
+    #[serde(default)]
+    pub cache_byte_size: u64,
     /// How long to spin before sleeping.
     #[serde(default)]
     pub busy_poll_us: u64,

@@ -164,8 +164,11 @@ impl Server {
             .enable_time()
             .build()
             .map_err(|fault| InferError::Internal(format!("cannot start the I/O threads: {fault}")))?;
-        let engine =
-            Engine::new(EngineOptions { byte_budget: options.byte_budget, busy_poll_us: options.busy_poll_us });
+        let engine = Engine::new(EngineOptions {
+            byte_budget: options.byte_budget,
+            cache_byte_size: options.cache_byte_size,
+            busy_poll_us: options.busy_poll_us,
+        });
         let shared = Arc::new(Shared {
             engine,
             gate,

@@ -54,6 +54,10 @@ bench:  ## Measure Naiad beside the real Triton (a quarter of an hour)
 	@$(BUILD) packages dev torch core
 	python -m benches.run
 
+.PHONY: fuzz
+fuzz:  ## Run each fuzz target for FUZZ_SECONDS (60); needs a nightly Rust and `cargo install cargo-fuzz`
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
 .PHONY: build
 build:  ## Create the environment and compile the Rust core
 	@$(BUILD) packages torch core

@@ -57,6 +57,13 @@ class Core:
         A version that it replaces takes no new requests; call `retire_replaced` to wait for the old ones.
         """
 
+    def reconfigure(self, model: str, version: int, config: str) -> bool:
+        """Gives a published version another configuration (JSON text); its workers and its queue stay.
+
+        For a change of the number of instances: `attach_worker` adds those, a worker that ends is gone.
+        False if it is not published.
+        """
+
     def withdraw(self, model: str, version: int) -> bool:
         """Takes a version out of service at once; call `retire_replaced` to wait for its requests.
 

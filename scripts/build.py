@@ -212,7 +212,7 @@ def core_sources() -> Iterator[Path]:
     """Yield each file that the compiled module is made from."""
     yield ROOT / "pyproject.toml"
     for pattern in ("*.rs", "*.toml", "*.lock"):
-        yield from (path for path in (ROOT / "crates").rglob(pattern) if "target" not in path.parts)
+        yield from (path for path in (ROOT / "crates").rglob(pattern) if not {"target", "fuzz"} & set(path.parts))
 
 
 def core() -> None:

@@ -12,6 +12,9 @@ from naiad.repository.versions import numbered
 MODEL_FILES = ("model.pt", "model.onnx", "model.plan", "model.pt2", "model.py", "model.xml", "model.savedmodel")
 
 
+TWICE = "model appears in two or more repositories"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelDirectory:
     """One model directory."""
@@ -45,7 +48,7 @@ def locate(name: str, repositories: Sequence[Path]) -> ModelDirectory | None:
 
 
 def _twice(model: ModelDirectory) -> ModelDirectory:
-    return ModelDirectory(model.name, model.path, (), "model appears in two or more repositories")
+    return ModelDirectory(model.name, model.path, (), TWICE)
 
 
 def look_at(directory: Path) -> ModelDirectory:

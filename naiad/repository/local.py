@@ -10,12 +10,12 @@ Snapshot = Mapping[str, tuple[int, ...]]
 MAX_FILES = 10_000
 
 
-def snapshot(directory: Path, problem: str = "") -> Snapshot:
+def snapshot(directory: Path) -> Snapshot:
     """(mtime in ns, size, inode) of each file and folder by relative path; what vanishes meanwhile is left out.
 
-    Links are followed, for repositories are often made of them. `problem` is what else is wrong with the model.
+    Links are followed, for repositories are often made of them.
     """
-    seen: dict[str, tuple[int, ...]] = {f"\0{problem}": ()} if problem else {}
+    seen: dict[str, tuple[int, ...]] = {}
     walked: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(directory, followlinks=True):
         if len(seen) >= MAX_FILES:
@@ -25,7 +25,8 @@ def snapshot(directory: Path, problem: str = "") -> Snapshot:
             folders.clear()  # a link in a circle
             continue
         walked.add((place.st_dev, place.st_ino))
-        folders[:] = [name for name in folders if name != "__pycache__"]  # written by loading itself
+        # Python's cache is written by loading itself; the order matters where MAX_FILES cuts off.
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
         relative = os.path.relpath(folder, directory)
         seen[relative] = (place.st_ino,)
         for file in files:

@@ -70,8 +70,9 @@ class LocalRuntime:
         """Starts the server; raises `ServerFailed` with its own words if it ends before it has bound."""
         self._child = self._spawn()
         running = self._child.running
-        ports = {"http_port": _port(running.http), "grpc_port": _port(running.grpc) if running.grpc else 0}
-        self._options = replace(self._options, **ports)  # once chosen they are kept
+        grpc_port = _port(running.grpc) if running.grpc else 0
+        # Once chosen they are kept.
+        self._options = replace(self._options, http_port=_port(running.http), grpc_port=grpc_port)
         self._watcher.start()
 
     def running(self) -> Running | None:

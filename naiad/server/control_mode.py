@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from naiad.repository.index import scan
+from naiad.repository.index import TWICE, scan
 from naiad.repository.local import Snapshot, snapshot
 from naiad.server.lanes import Lanes
 from naiad.server.models import Models, Refused
 from naiad.server.states import States
 
 log = logging.getLogger("naiad.control_mode")
+
+T = TypeVar("T")
 
 SETTLE_SECS = 2.0
 """A change is looked at again after this time, or after the poll interval if that is shorter."""
@@ -49,8 +53,11 @@ def names_at_start(mode: str, asked: Sequence[str], repositories: Sequence[Path]
 
 
 def look(repositories: Sequence[Path], states: States) -> Mapping[str, str]:
-    """Tells the index what lies in the repositories: names, and what is wrong with a directory."""
-    found = {name: model.problem for name, model in scan(repositories).items()}
+    """Tells the index what lies in the repositories.
+
+    Of what may be wrong with a directory only this needs no load to be said: it lies in two.
+    """
+    found = {name: TWICE if model.problem == TWICE else "" for name, model in scan(repositories).items()}
     states.look(found)
     return found
 
@@ -61,6 +68,7 @@ class Repeated:
     def __init__(self, name: str) -> None:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._unreadable: dict[Path, str] = {}
 
     def start(self) -> None:
         """Starts looking."""
@@ -74,11 +82,22 @@ class Repeated:
         while not self._stop.wait(self._interval()):
             try:
                 self._once()
-            except OSError as error:
-                # One unreadable moment must not end it, nor unload what it cannot see.
-                log.warning("the model repository cannot be read: %s", error.strerror)
             except Exception:
                 log.exception("looking at the model repository failed unexpectedly")
+
+    def _read(self, repository: Path, reader: Callable[[Path], T]) -> T | None:
+        """What `reader` makes of a repository; None, said once, while it cannot be read."""
+        try:
+            result = reader(repository)
+        except OSError as error:
+            text = error.strerror or str(error)
+            if self._unreadable.get(repository) != text:
+                self._unreadable[repository] = text
+                log.warning("the model repository cannot be read: %s", text)
+            return None
+        if self._unreadable.pop(repository, None):
+            log.info("the model repository can be read again")
+        return result
 
     def _interval(self) -> float:
         raise NotImplementedError
@@ -94,16 +113,21 @@ class IndexWatch(Repeated):
         super().__init__("index")
         self._states = states
         self._repositories = repositories
-        self._seen: list[int] = []
+        self._seen: list[int | None] = []
 
     def _interval(self) -> float:
         return INDEX_SECS
 
     def _once(self) -> None:
-        now = [repository.stat().st_mtime_ns for repository in self._repositories]
-        if now != self._seen:
-            look(self._repositories, self._states)
-            self._seen = now
+        now = [self._read(repository, lambda path: path.stat().st_mtime_ns) for repository in self._repositories]
+        if now != self._seen and None not in now:
+            with contextlib.suppress(OSError):  # gone since: the next look says so
+                look(self._repositories, self._states)
+                self._seen = now
+
+
+Files = tuple[Snapshot, ...]
+"""The files of a model, in each repository that has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +143,11 @@ class Step:
 class Changes:
     """Compares looks at the repositories: a change counts once two looks in a row saw the same."""
 
-    def __init__(self, seen: Mapping[str, Snapshot]) -> None:
+    def __init__(self, seen: Mapping[str, Files]) -> None:
         self._acted = dict(seen)
         self._last = dict(seen)
 
-    def look(self, now: Mapping[str, Snapshot]) -> Step:
+    def look(self, now: Mapping[str, Files]) -> Step:
         """The step for this look; each change is in one step only."""
         step = Step([], [], [])
         for name in sorted({*now, *self._acted}):
@@ -154,11 +178,21 @@ class Poller(Repeated):
         self._lanes = lanes
         self._repositories = repositories
         self._seconds = seconds
+        self._known: dict[Path, dict[str, Snapshot]] = {}
         self._changes = Changes(self._look())  # what is there now is loaded by the start
         self._settling = False
 
-    def _look(self) -> dict[str, Snapshot]:
-        return {name: snapshot(model.path, model.problem) for name, model in scan(self._repositories).items()}
+    def _look(self) -> dict[str, Files]:
+        """The files of each model; a repository that cannot be read is taken as it was, so it unloads nothing."""
+        for repository in self._repositories:
+            seen = self._read(repository, _snapshots)
+            if seen is not None:
+                self._known[repository] = seen
+        files: dict[str, Files] = {}
+        for known in self._known.values():
+            for name, found in known.items():
+                files[name] = (*files.get(name, ()), found)
+        return files
 
     def _interval(self) -> float:
         return min(self._seconds, SETTLE_SECS) if self._settling else self._seconds
@@ -175,3 +209,7 @@ class Poller(Repeated):
     def _unload(self, name: str) -> None:
         self._models.unload(name)
         self._states.gone(name)
+
+
+def _snapshots(repository: Path) -> dict[str, Snapshot]:
+    return {name: snapshot(model.path) for name, model in scan([repository]).items()}

@@ -58,12 +58,30 @@ class Drains:
         except Exception:
             log.exception("draining '%s' failed unexpectedly", model, extra={"fields": {"model": model}})
         finally:
-            with self._lock:
-                self._workers[model] = [worker for worker in self._workers[model] if worker not in workers]
-                if not self._workers[model]:
-                    del self._workers[model]
+            self._forget(model, workers)
             room.release()
             after()
+
+    def end(self, model: str, workers: Sequence[Worker]) -> None:
+        """Lets workers of a version that goes on serving finish what they run; what they had not started, others do."""
+        with self._lock:
+            self._workers[model].extend(workers)
+
+        def finish() -> None:
+            try:
+                for worker in workers:
+                    worker.stop(timeout_secs=self._drain_millis / 1000)
+                    self._supervisor.discard(worker)
+            finally:
+                self._forget(model, workers)
+
+        self._lanes.submit(model, finish)
+
+    def _forget(self, model: str, workers: Sequence[Worker]) -> None:
+        with self._lock:
+            self._workers[model] = [worker for worker in self._workers[model] if worker not in workers]
+            if not self._workers[model]:
+                del self._workers[model]
 
     def is_busy(self, model: str) -> bool:
         """Whether a worker of a retired version of this model lives."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from naiad.backends import registry
 from naiad.backends.base import Backend
@@ -19,8 +19,9 @@ from naiad.config.pbtxt import PartialConfig
 from naiad.config.spec import model_spec
 from naiad.errors import ConfigError, LoadError, UnservableFile
 from naiad.repository.files import model_file
+from naiad.repository.local import Snapshot
 from naiad.repository.paths import below
-from naiad.server import devices
+from naiad.server import devices, scaling
 from naiad.server.backend_config import BackendConfig
 from naiad.server.restart import RestartPolicy
 from naiad.server.supervisor import Replay, Supervisor, Worker, WorkerSpec
@@ -28,6 +29,8 @@ from naiad.signature.model import Signature
 from naiad.signature.recognise import read as read_signature
 
 log = logging.getLogger("naiad.loader")
+
+T = TypeVar("T")
 
 WARM_UP_CALLS = 3
 
@@ -67,6 +70,9 @@ class _Plan:
 class Loaded:
     """A version whose workers are ready to be published."""
 
+    request: LoadRequest
+    files: Snapshot
+    """What it was loaded from, its configuration apart."""
     completed: Completed
     spec: dict[str, Any]
     workers: list[Worker]
@@ -76,6 +82,17 @@ class Loaded:
     def directory(self) -> Path:
         """The model's directory that it was loaded from."""
         return Path(self.plan.load["model_directory"])
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaled:
+    """What a version becomes whose number of instances changes."""
+
+    completed: Completed
+    started: list[Worker]
+    """Workers that are ready to be attached."""
+    count: int
+    """How many instances there are then; those with higher numbers end."""
 
 
 class Loader:
@@ -90,8 +107,44 @@ class Loader:
 
     def load(self, request: LoadRequest) -> Loaded:
         """Starts the workers of a version and brings them to serve; raises `LoadError`."""
+        return self._guarded(request, lambda: self._load(request))
+
+    def rescale(self, loaded: Loaded, request: LoadRequest) -> Rescaled | None:
+        """Starts the workers that other instance groups ask for beside those that serve; raises `LoadError`.
+
+        None where it takes a whole load: something else changed too, or an instance would move to another device.
+        """
+        same = loaded.request.directory == request.directory and loaded.files == scaling.files_of(request.directory)
+        if not same or not scaling.only_groups_differ(loaded.request.partial, request.partial):
+            return None
+        return self._guarded(request, lambda: self._rescale(loaded, request))
+
+    def _rescale(self, loaded: Loaded, request: LoadRequest) -> Rescaled | None:
+        devices.check(request.partial.message, name=request.model)
+        completed = scaling.with_groups(loaded.completed, request.partial)
+        before, after = devices.of_instances(loaded.completed.config), devices.of_instances(completed.config)
+        both = min(len(before), len(after))
+        if before[:both] != after[:both]:
+            return None
+        started: list[Worker] = []
         try:
-            return self._load(request)
+            self._instances(request, completed.config, loaded.plan, started, first=len(before))
+        except BaseException:
+            self._discard(started)
+            raise
+        return Rescaled(completed, started, len(after))
+
+    def _discard(self, workers: Sequence[Worker]) -> None:
+        for worker in workers:
+            self._supervisor.discard(worker)
+
+    def _guarded(self, request: LoadRequest, step: Callable[[], T]) -> T:
+        """Runs a step; what it raises becomes the one record of a failure."""
+        try:
+            return step()
+        except LoadError as error:
+            error.cause = without_paths(error.cause, request.directory)
+            raise
         except UnservableFile as error:
             raise self._failure(request, "signature", f"{error.what} ({error.code})", error.fix) from error
         except ConfigError as error:
@@ -114,26 +167,26 @@ class Loader:
         if backend.reads_signature and self._complete:
             probed = probe_request(request.partial, signature)
         started: list[Worker] = []
+        files = scaling.files_of(request.directory)
         try:
-            first, completed = self._first(request, (backend, folder, file), probed, started)
+            completed = self._first(request, (backend, folder, file), probed, started)
             plan = self._plan(request, completed.config, (backend, folder, file), probed)
-            workers = self._instances(request, completed.config, plan, first, started)
+            self._instances(request, completed.config, plan, started, first=0)
             spec = model_spec(
                 completed.config,
                 version=request.version,
-                workers=[worker.id for worker in workers],
+                workers=[worker.id for worker in started],
                 labels=_labels(completed.config, request.directory),
                 hold_until=self._hold,
             )
         except BaseException:
-            for worker in started:
-                self._supervisor.discard(worker)
+            self._discard(started)
             raise
         fields = {"model": request.model, "version": request.version}
         for note in completed.notes:
             log.info(note, extra={"fields": fields})
         log.debug("Model config: %s", json.dumps(completed.config.document), extra={"fields": fields})
-        return Loaded(completed=completed, spec=spec, workers=workers, plan=plan)
+        return Loaded(request=request, files=files, completed=completed, spec=spec, workers=started, plan=plan)
 
     def _signature(self, request: LoadRequest, backend: Backend, folder: Path, file: str) -> Signature | None:
         if not file:
@@ -147,11 +200,11 @@ class Loader:
         place: tuple[Backend, Path, str],
         probed: ProbeRequest | None,
         started: list[Worker],
-    ) -> tuple[Worker | None, Completed]:
-        """The finished configuration and the worker that the dry run needed, which goes on to serve."""
+    ) -> Completed:
+        """The finished configuration; the worker that a dry run needs is started and goes on to serve."""
         backend = place[0]
         if probed is None:
-            return None, complete(request.partial, backend, name=request.model, report=None, probed=None)
+            return complete(request.partial, backend, name=request.model, report=None, probed=None)
         worker = self._start(request, place, instance=0, device=devices.first(request.partial.message))
         started.append(worker)
         worker.load(self._load_message(request, place, instance=0))
@@ -159,7 +212,7 @@ class Loader:
             report = worker.probe(probed.inputs, batched=probed.batched)
         except LoadError as error:
             raise self._probe_failure(request, probed, error) from error
-        return worker, complete(request.partial, backend, name=request.model, report=report, probed=probed)
+        return complete(request.partial, backend, name=request.model, report=report, probed=probed)
 
     def _probe_failure(self, request: LoadRequest, probed: ProbeRequest, error: LoadError) -> LoadError:
         shapes = ", ".join(f"{entry['name']} {entry['datatype']} {entry['dims']}" for entry in probed.inputs)
@@ -234,30 +287,25 @@ class Loader:
         return _Plan(self._load_message(request, place, instance=0), table, warm_up)
 
     def _instances(
-        self,
-        request: LoadRequest,
-        config: ModelConfig,
-        plan: _Plan,
-        first: Worker | None,
-        started: list[Worker],
-    ) -> list[Worker]:
+        self, request: LoadRequest, config: ModelConfig, plan: _Plan, started: list[Worker], *, first: int
+    ) -> None:
+        """Brings instances from number `first` on to serve; one that the dry run has started is there already."""
         place = (registry.BACKENDS[config.backend], request.directory / str(request.version), plan.load["file"])
-        workers = []
+        probed = len(started)
         for instance, device in enumerate(devices.of_instances(config)):
-            if instance == 0 and first is not None:
-                worker = first
-            else:
+            if instance < first:
+                continue
+            if instance - first >= probed:
                 worker = self._start(request, place, instance=instance, device=device)
                 started.append(worker)
                 worker.load({**plan.load, "instance": instance, "device": device})
+            worker = started[instance - first]
             worker.warm_up(plan.warm_up)
             worker.serve(plan.table)
-            workers.append(worker)
-        return workers
 
-    def keep(self, loaded: Loaded, on_state: Callable[[str | None], None]) -> None:
+    def keep(self, loaded: Loaded, workers: Sequence[Worker], on_state: Callable[[str | None], None]) -> None:
         """From now on lost workers of this version are replaced; `on_state` is told of it."""
-        for worker in loaded.workers:
+        for worker in workers:
             device = devices.of_instances(loaded.completed.config)[worker.spec.instance]
             replay = Replay(
                 load={**loaded.plan.load, "instance": worker.spec.instance, "device": device},
@@ -267,6 +315,13 @@ class Loader:
                 on_state=on_state,
             )
             self._supervisor.keep(worker, replay)
+
+
+def without_paths(text: str, directory: Path) -> str:
+    """What a framework says of its files, without where on this machine they lie: clients read it (W69)."""
+    for place in (directory, directory.resolve()):
+        text = text.replace(f"{place}/", f"{directory.name}/").replace(str(place), directory.name)
+    return text
 
 
 def _has_threads(message: Any) -> bool:

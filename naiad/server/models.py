@@ -21,7 +21,7 @@ from naiad.repository.index import ModelDirectory, locate
 from naiad.repository.paths import is_model_name
 from naiad.repository.versions import chosen
 from naiad.server.drains import Drains
-from naiad.server.loader import Loaded, Loader, LoadRequest
+from naiad.server.loader import Loaded, Loader, LoadRequest, Rescaled, without_paths
 from naiad.server.overrides import Overrides
 from naiad.server.states import LOADING, READY, UNAVAILABLE, UNLOADING, States
 from naiad.server.supervisor import Supervisor, Worker
@@ -95,7 +95,12 @@ class Models:
                 directory = self._directory(name, files)
                 configuration = self._configuration(directory, config)
                 versions = self._versions(directory, configuration)
-                self._load_versions(directory, configuration, versions)
+                requests = [
+                    LoadRequest(model=name, version=version, directory=directory.path, partial=configuration)
+                    for version in versions
+                ]
+                if not self._rescale(name, requests):
+                    self._load_versions(name, requests)
             except ConfigError as error:
                 raise self._failed(name, str(error)) from error
             except OSError as error:
@@ -150,16 +155,58 @@ class Models:
             raise ConfigError(f"{text}; it has {there}")
         return versions
 
-    def _load_versions(self, directory: ModelDirectory, partial: PartialConfig, versions: Sequence[int]) -> None:
+    def _rescale(self, name: str, requests: Sequence[LoadRequest]) -> bool:
+        """Changes the number of instances in place where nothing else changed; false if it takes a load."""
+        serving = self._published.get(name, {})
+        workers = self._supervisor.current([worker for loaded in serving.values() for worker in loaded.workers])
+        if set(serving) != {request.version for request in requests} or any(worker.exit for worker in workers):
+            return False
+        made: list[tuple[Loaded, LoadRequest, Rescaled]] = []
+        done = False
+        try:
+            for request in requests:
+                rescaled = self._loader.rescale(serving[request.version], request)
+                if rescaled is None:
+                    return False
+                made.append((serving[request.version], request, rescaled))
+            for _, request, rescaled in made:
+                for worker in rescaled.started:
+                    self._core.attach_worker(name, request.version, worker.id)
+            done = True
+        except LoadError as error:
+            raise self._refusal(name, {}, [error]) from error
+        except CoreError as error:  # a worker died between its warm-up and now
+            log.warning("the instances are loaded anew: %s", error, extra={"fields": {"model": name}})
+            return False
+        finally:
+            if not done:
+                self._discard([worker for _, _, rescaled in made for worker in rescaled.started])
+        for loaded, request, rescaled in made:
+            self._apply(loaded, request, rescaled)
+        return True
+
+    def _apply(self, loaded: Loaded, request: LoadRequest, rescaled: Rescaled) -> None:
+        name, version = request.model, request.version
+        surplus = [worker for worker in loaded.workers if worker.spec.instance >= rescaled.count]
+        fields = {"model": name, "version": version, "before": len(loaded.workers), "after": rescaled.count}
+        with self._guard:
+            loaded.request, loaded.completed = request, rescaled.completed
+            loaded.workers = [worker for worker in loaded.workers if worker not in surplus] + rescaled.started
+        self._core.reconfigure(name, version, json.dumps(rescaled.completed.config.document, separators=(",", ":")))
+        self._loader.keep(loaded, rescaled.started, self._follow(name, version, loaded))
+        self._drains.end(name, self._supervisor.release(surplus))
+        self._states.set(name, version, READY)
+        log.info("changed the instances of '%s' version %d", name, version, extra={"fields": fields})
+
+    def _load_versions(self, name: str, requests: Sequence[LoadRequest]) -> None:
         """All of the versions or, as Triton does it, none: after a failure what served before serves on (W69)."""
-        name = directory.name
         failures: list[LoadError] = []
         fresh: dict[int, Loaded] = {}
-        for version in versions:
+        for request in requests:
+            version = request.version
             if version not in self._published.get(name, {}):
                 self._states.set(name, version, LOADING)
             begin = time.monotonic()
-            request = LoadRequest(model=name, version=version, directory=directory.path, partial=partial)
             try:
                 fresh[version] = self._bring_up(request)
             except LoadError as error:
@@ -172,9 +219,17 @@ class Models:
         if not failures:
             failures = self._publish(name, fresh)
         if failures:
-            self._abandon(name, fresh, failures)
-            parts = "".join(f"version {e.version} is at UNAVAILABLE state: Internal: {_reason(e)};\n" for e in failures)
-            raise Refused("invalid_arg", f"load failed for model '{name}': {parts}")
+            raise self._refusal(name, fresh, failures)
+
+    def _refusal(self, name: str, fresh: Mapping[int, Loaded], failures: Sequence[LoadError]) -> Refused:
+        """Reports the failures, takes back what was begun, and answers what the client is told."""
+        self._abandon(name, fresh, failures)
+        parts = "".join(f"version {e.version} is at UNAVAILABLE state: Internal: {_reason(e)};\n" for e in failures)
+        return Refused("invalid_arg", f"load failed for model '{name}': {parts}")
+
+    def _discard(self, workers: Sequence[Worker]) -> None:
+        for worker in self._supervisor.release(workers):
+            self._supervisor.discard(worker)
 
     def _bring_up(self, request: LoadRequest) -> Loaded:
         """One version, with as many further attempts as `--model-load-retry-count` says."""
@@ -201,8 +256,7 @@ class Models:
         for version in sorted({*fresh, *(version for version in reasons if version is not None)}):
             loaded = fresh.get(version)
             if loaded is not None and serving.get(version) is not loaded:
-                for worker in self._supervisor.release(loaded.workers):
-                    self._supervisor.discard(worker)
+                self._discard(loaded.workers)
             reason = reasons.get(version, "another version of the model failed to load")
             if version not in serving:
                 self._states.set(name, version, UNAVAILABLE, reason)
@@ -226,7 +280,7 @@ class Models:
             with self._guard:
                 current[version] = loaded
             self._states.set(name, version, READY)
-            self._loader.keep(loaded, self._follow(name, version, loaded))
+            self._loader.keep(loaded, loaded.workers, self._follow(name, version, loaded))
         self._retire(name, [] if failures else [version for version in current if version not in fresh], replaced)
         return failures
 
@@ -239,9 +293,9 @@ class Models:
                     return
                 workers = self._supervisor.current(loaded.workers)
                 lost = sum(worker.exit is not None for worker in workers)
-                text = reason or ""
+                text = without_paths(reason or "", loaded.directory)
                 if 0 < lost < len(workers):
-                    text = f"{lost} of {len(workers)} workers are lost" + (f": {reason}" if reason else "")
+                    text = f"{lost} of {len(workers)} workers are lost" + (f": {text}" if text else "")
                 down = lost == len(workers) and reason is not None
                 self._states.impair(name, version, text, down=down)
 

@@ -68,6 +68,8 @@ TABLE: tuple[Option, ...] = (
     _option(_HTTP, "http-restricted-api", "list", (), "CATEGORY[,…]:KEY=VALUE: ask for header KEY; repeatable"),
     _option(_HTTP, "http-header-forward-pattern", "text", "", "headers whose names fit become request parameters"),
     _option(_HTTP, "http-cors-allowed-origin", "list", (), "web page that may call, https://host; repeatable"),
+    _option(_HTTP, "http-tls-cert", "path", None, "certificate in PEM, then those up to its authority: encrypt"),
+    _option(_HTTP, "http-tls-key", "path", None, "private key of the certificate, in PEM"),
     _option(_HTTP, "allowed-host", "list", (), "further Host value to answer to; repeatable, '*' = any"),
     _option(_GRPC, "allow-grpc", "bool", True, "listen for gRPC"),
     _option(_GRPC, "grpc-port", "int", 8001, "0 picks a free one"),
@@ -78,8 +80,12 @@ TABLE: tuple[Option, ...] = (
     _option(_GRPC, "grpc-infer-response-compression-level", "text", "none", "none, low, medium or high"),
     _option(_GRPC, "grpc-keepalive-time", "int", 7_200_000, "milliseconds of silence before the client is asked"),
     _option(_GRPC, "grpc-keepalive-timeout", "int", 20_000, "milliseconds that the client gets to answer"),
-    _option(_GRPC, "grpc-max-connection-age", "int", 0, "milliseconds until a connection takes no more calls; 0 = never"),
-    _option(_GRPC, "grpc-max-connection-age-grace", "int", 0, "milliseconds that its calls get then; 0 = all they need"),
+    _option(
+        _GRPC, "grpc-max-connection-age", "int", 0, "milliseconds until a connection takes no more calls; 0 = never"
+    ),
+    _option(
+        _GRPC, "grpc-max-connection-age-grace", "int", 0, "milliseconds that its calls get then; 0 = all they need"
+    ),
     _option(_ACCESS, "keys-file", "path", None, "API keys made by 'naiad key create --keys-file'"),
     _option(_ACCESS, "require-key", "bool", False, "deny whatever comes without a key"),
     _option(_ACCESS, "bootstrap-key-fd", "int", None, "descriptor that holds an admin key"),
@@ -122,7 +128,8 @@ LATER = frozenset({
 # Listeners that do not exist yet: their options are taken, and the ready line says null.
 NO_EFFECT = frozenset({
     "grpc-keepalive-permit-without-calls", "grpc-http2-max-pings-without-data",
-    "grpc-http2-min-recv-ping-interval-without-data", "grpc-http2-max-ping-strikes", "allow-metrics", "metrics-port", "metrics-address",
+    "grpc-http2-min-recv-ping-interval-without-data", "grpc-http2-max-ping-strikes",
+    "allow-metrics", "metrics-port", "metrics-address",
     "allow-gpu-metrics", "allow-cpu-metrics", "metrics-interval-ms", "http-thread-count", "grpc-infer-thread-count",
     "grpc-infer-allocation-pool-size", "grpc-max-response-pool-size", "buffer-manager-thread-count",
     "pinned-memory-pool-byte-size", "cuda-memory-pool-byte-size", "model-load-gpu-limit", "enable-peer-access",
@@ -156,6 +163,8 @@ class ServeOptions:
     http_restricted_api: tuple[str, ...]
     http_header_forward_pattern: str
     http_cors_allowed_origin: tuple[str, ...]
+    http_tls_cert: Path | None
+    http_tls_key: Path | None
     allowed_host: tuple[str, ...]
     allow_grpc: bool
     grpc_port: int
@@ -277,6 +286,22 @@ def _check_number(option: Option, value: float | None) -> None:
         _refuse(f"option --{option.name}: expected {wanted} and at most {MOST[option.kind]}, got {value}")
 
 
+def _check_rules(options: ServeOptions) -> None:
+    """What listeners ask of requests, and how they answer."""
+    levels = ("none", "low", "medium", "high")
+    if options.grpc_infer_response_compression_level not in levels:
+        chosen = options.grpc_infer_response_compression_level
+        _refuse(f"option --grpc-infer-response-compression-level: expected {', '.join(levels)}, got '{chosen}'")
+    for name in ("http-restricted-api", "grpc-restricted-protocol"):
+        try:
+            restricted.rows(getattr(options, name.replace("-", "_")))
+        except ConfigError as error:
+            _refuse(f"option --{name}: {error}")
+    for name, port in (("http-port", options.http_port), ("grpc-port", options.grpc_port)):
+        if not 0 <= port <= 65535:
+            _refuse(f"option --{name}: expected 0 to 65535, got {port}")
+
+
 def _checked(options: ServeOptions) -> ServeOptions:
     if not options.model_repository:
         _refuse("option --model-repository: expected at least one folder")
@@ -289,22 +314,13 @@ def _checked(options: ServeOptions) -> ServeOptions:
         _refuse("option --load-model: '*' means all models, so it must be the only one")
     if options.log_format not in ("", "default", "ISO8601", "json"):
         _refuse(f"option --log-format: expected default, ISO8601 or json, got '{options.log_format}'")
-    levels = ("none", "low", "medium", "high")
-    if options.grpc_infer_response_compression_level not in levels:
-        chosen = options.grpc_infer_response_compression_level
-        _refuse(f"option --grpc-infer-response-compression-level: expected {', '.join(levels)}, got '{chosen}'")
-    for name in ("http-restricted-api", "grpc-restricted-protocol"):
-        try:
-            restricted.rows(getattr(options, name.replace("-", "_")))
-        except ConfigError as error:
-            _refuse(f"option --{name}: {error}")
+    _check_rules(options)
+    if (options.http_tls_cert is None) != (options.http_tls_key is None):
+        _refuse("options --http-tls-cert and --http-tls-key: expected both or none")
     for origin in options.http_cors_allowed_origin:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             _refuse(f"option --http-cors-allowed-origin: expected https://host[:port] or '*', got '{origin}'")
     for option in TABLE:
         if option.kind in ("int", "float"):
             _check_number(option, getattr(options, option.field))
-    for name, port in (("http-port", options.http_port), ("grpc-port", options.grpc_port)):
-        if not 0 <= port <= 65535:
-            _refuse(f"option --{name}: expected 0 to 65535, got {port}")
     return options

@@ -47,6 +47,7 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "reuse_port": options.reuse_http_port,
         "restricted": restricted.rows(options.http_restricted_api),
         "forward": options.http_header_forward_pattern,
+        "tls": _tls(options.http_tls_cert, options.http_tls_key),
     }
     grpc = {
         "address": options.grpc_address,
@@ -88,6 +89,11 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
             "dir": str(options.log_dir) if options.log_dir else None,
         },
     }
+
+
+def _tls(cert: Path | None, key: Path | None) -> dict[str, str] | None:
+    """Where a listener's certificate and key lie, if it is to encrypt."""
+    return None if cert is None or key is None else {"cert": str(cert), "key": str(key)}
 
 
 def is_loopback(address: str) -> bool:
@@ -186,10 +192,11 @@ class InferenceServer:
         )
         self._supervisor = Supervisor(self._core, options=supervisor_options, run_on_main=self._main.call)
         self._states = States(self._core.set_index, self._core.set_ready, strict=options.strict_readiness)
+        self._hold = settings.read().delay_scheduler
         loader_options = LoaderOptions(
             load_timeout_secs=options.model_load_timeout_secs,
             complete_configs=not options.disable_auto_complete_config,
-            hold=settings.read().delay_scheduler,
+            hold=self._hold,
             backends=self._backends,
         )
         models_options = ModelsOptions(
@@ -233,6 +240,8 @@ class InferenceServer:
                 os.write(self._options.ready_fd, json.dumps(line).encode() + b"\n")
             os.close(self._options.ready_fd)
         log.info("listening", extra={"fields": line})
+        if self._hold:
+            log.warning("hooks for tests are on", extra={"fields": {"delay_scheduler": self._hold}})
         ignored = [*self._options.ignored, *self._backends.ignored]
         if ignored:
             log.warning("options without effect", extra={"fields": {"options": ignored}})
@@ -289,7 +298,8 @@ class InferenceServer:
                 document = json.loads(command)
                 if document["kind"] == "worker_lost":
                     fields = {key: document[key] for key in ("model", "version", "started", "reason")}
-                    log.warning("a worker's channel ended", extra={"fields": fields})
+                    level = logging.WARNING if document["started"] else logging.INFO  # a wanted end cuts nothing off
+                    log.log(level, "a worker's channel ended", extra={"fields": fields})
                 else:
                     self._lanes.submit(document.get("model", ""), partial(self._perform, document))
 

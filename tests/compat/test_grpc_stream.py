@@ -107,16 +107,23 @@ def test_w57_half_close_waits_for_what_runs(server):
     assert [reply.infer_response.id for reply in replies] == [str(number) for number in range(20)]
 
 
-def _pending(server, name: str) -> int:
-    row = server.get(f"/v2/models/{name}/stats").json["model_stats"][0]
-    return row["response_stats"].get("0", {}).get("cancel", {}).get("count", 0)
+def _row(server, name: str) -> dict[str, Any]:
+    return server.get(f"/v2/models/{name}/stats").json["model_stats"][0]
+
+
+def _cancelled(server, name: str) -> int:
+    return _row(server, name)["response_stats"].get("0", {}).get("cancel", {}).get("count", 0)
 
 
 def test_w57_w52_a_cancelled_stream_cancels_its_requests(server, client, answers):
-    before = _pending(server, "held")
+    cancelled, ran = _cancelled(server, "held"), _row(server, "m")["execution_count"]
     client.async_stream_infer("held", [_input()], request_id="1")
+    client.async_stream_infer("m", [_input()], request_id="2")
+    # The second one runs, so the first one is queued by then; its response waits for that of the first one.
+    server.until(lambda: _row(server, "m")["execution_count"] > ran, 30, "the second request did not run")
+    assert answers.empty()
     client.stop_stream(cancel_requests=True)
-    server.until(lambda: _pending(server, "held") > before, 30, "the request was not cancelled")
+    server.until(lambda: _cancelled(server, "held") > cancelled, 30, "the request was not cancelled")
 
 
 def test_w52_a_deadline_drops_the_queued_request(server, client):

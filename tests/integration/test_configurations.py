@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 MNIST = Path(__file__).resolve().parents[2] / "examples" / "mnist" / "model-repo" / "mnist-cnn" / "1" / "model.pt"
@@ -89,3 +90,16 @@ def test_the_configuration_is_in_the_verbose_log(repository, start):
     server = start("--log-verbose=1").wait_ready()
     (record,) = [r for r in server.records() if r["message"].startswith("Model config: ")]
     assert (record["level"], record["model"], '"max_batch_size": 8' in record["message"]) == ("verbose", "m", True)
+
+
+def test_the_delay_for_tests_makes_batches_exact(repository, start):
+    """Triton's variable: the first batch waits for so many requests, then the batcher runs freely."""
+    repository.identity("m", max_batch=8, extra="dynamic_batching { }")
+    server = start(environment={"TRITONSERVER_DELAY_SCHEDULER": "5"}).wait_ready()
+    with ThreadPoolExecutor(5) as pool:
+        assert [answer.status for answer in pool.map(lambda _: server.infer("m", ROW), range(5))] == [200] * 5
+    (stats,) = server.get("/v2/models/m/stats").json["model_stats"]
+    assert (stats["inference_count"], stats["execution_count"]) == (5, 1)
+    assert server.infer("m", ROW).status == 200
+    (record,) = [r for r in server.records() if r["message"] == "hooks for tests are on"]
+    assert (record["level"], record["delay_scheduler"]) == ("warning", 5)

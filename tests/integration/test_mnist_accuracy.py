@@ -33,7 +33,16 @@ def example_digits() -> ModuleType:
 def client() -> Iterator[httpx.Client]:
     ready, descriptor = os.pipe()
     command = [sys.executable, "-m", "naiad", "serve", "--model-repository", str(EXAMPLE / "model-repo")]
-    command += ["--model-control-mode", "explicit", "--http-port", "0", "--grpc-port", "0", "--ready-fd", str(descriptor)]
+    command += [
+        "--model-control-mode",
+        "explicit",
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "0",
+        "--ready-fd",
+        str(descriptor),
+    ]
     server = subprocess.Popen(command, pass_fds=[descriptor])
     os.close(descriptor)
     try:

@@ -7,6 +7,7 @@ import json
 import shutil
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -251,10 +252,12 @@ def test_w71_unload_takes_the_flag(explicit):
     assert wrong.status == 500
 
 
-@pytest.mark.parametrize("name", ["..", "..%2Fx", "%2Ftmp", "a%2Fb", ".hidden", "a%5Cb"])
+@pytest.mark.parametrize("name", ["..", "..%2Fx", "%2Ftmp", "a%2Fb", ".hidden", "a%5Cb", "a..b"])
 def test_w72_c1_a_bad_name_is_refused(explicit, name):
-    answer = explicit.post(f"/v2/repository/models/{name}/load")
-    assert answer.status == 400, answer.body
+    for verb in ("load", "unload"):
+        answer = explicit.post(f"/v2/repository/models/{name}/{verb}")
+        text = f"invalid model name '{unquote(name)}', model name must not contain path traversal characters"
+        assert (answer.status, answer.error) == (400, text)
 
 
 def test_loads_of_different_models_run_side_by_side_and_those_of_one_in_order(repository, start):

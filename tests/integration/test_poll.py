@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 
+from tests.support.repository import Repository
+
 ROW = [0.5] * 16
 POLL = ("--model-control-mode=poll", "--repository-poll-secs=0.1")
 LABELLED = 'output { name: "OUTPUT0" data_type: TYPE_FP32 dims: [ 16 ] label_filename: "labels.txt" }'
@@ -111,16 +113,33 @@ def test_w9_a_model_that_never_worked_is_not_ready_until_it_is_mended_or_gone(re
 
 
 def test_a_repository_that_cannot_be_read_unloads_nothing(repository, start, tmp_path):
+    other = Repository(tmp_path / "other")
     repository.identity("m")
-    server = start(*POLL).wait_ready()
+    other.identity("n")
+    server = start(*POLL, f"--model-repository={other.root}").wait_ready()
     moved = tmp_path / "moved"
     repository.root.rename(moved)
     warned = "the model repository cannot be read: No such file or directory"
     server.until(lambda: any(r["message"] == warned for r in server.records()), 30, "nobody noticed")
+    other.identity("n", max_batch=2)
+    server.until(lambda: batch_size(server, "n") == 2, 30, "the other repository is not looked at any more")
     assert server.infer("m", ROW).status == 200
+    assert sum(r["message"] == warned for r in server.records()) == 1
     moved.rename(repository.root)
     repository.identity("m", max_batch=2)
     server.until(lambda: batch_size(server, "m") == 2, 30, "polling ended")
+
+
+def test_w66_a_model_that_comes_to_lie_in_two_repositories_serves_on_and_the_index_says_so(repository, start, tmp_path):
+    other = Repository(tmp_path / "other")
+    repository.identity("m")
+    server = start(*POLL, f"--model-repository={other.root}").wait_ready()
+    other.identity("m", max_batch=2)
+    said = "reload failed: model appears in two or more repositories"
+    server.until(lambda: server.index()["m"].get("reason") == said, 30, "the index does not tell")
+    assert batch_size(server, "m") == 8
+    shutil.rmtree(repository.root / "m")
+    server.until(lambda: batch_size(server, "m") == 2, 30, "the one that is left was not loaded")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads what nobody may read")

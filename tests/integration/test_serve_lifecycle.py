@@ -137,7 +137,9 @@ def test_strict_readiness_waits_for_every_model(repository, start):
 
 def test_exit_on_error(repository, tmp_path):
     repository.file("empty", b"")
-    ended = run("--model-repository", str(repository.root), "--http-port", "0", "--grpc-port", "0", "--exit-on-error=true")
+    ended = run(
+        "--model-repository", str(repository.root), "--http-port", "0", "--grpc-port", "0", "--exit-on-error=true"
+    )
     assert ended.returncode == 1
     records = [json.loads(line) for line in ended.stderr.splitlines()]
     assert any(record.get("cause", "").startswith("'model.pt' is empty") for record in records)

@@ -68,6 +68,32 @@ def test_a_killed_worker_comes_back_and_others_do_not_notice(repository, start):
     assert alive(server.pid) and not alive(killed)
 
 
+def test_the_index_tells_of_lost_workers_while_the_others_serve(repository, start):
+    slow = 'parameters { key: "creation_delay_sec" value { string_value: "2" } }'
+    repository.identity("m", extra=slow + "instance_group { count: 2 }")
+    server = start().wait_ready()
+    os.kill(worker_of(server, "m"), signal.SIGKILL)
+    reason = server.until(lambda: server.index()["m"].get("reason"), 20, "the index does not tell")
+    assert reason.startswith("1 of 2 workers are lost: the worker process ended: signal 9")
+    assert server.index()["m"]["state"] == "READY"
+    assert server.infer("m", ROW).status == 200
+    assert server.get("/v2/health/ready").status == 200
+    server.until(lambda: "reason" not in server.index()["m"], 20, "the index does not tell that it is whole again")
+
+
+def test_w9_w10_a_model_without_workers_is_not_ready(repository, start):
+    slow = 'parameters { key: "creation_delay_sec" value { string_value: "2" } }'
+    repository.identity("m", extra=slow)
+    server = start().wait_ready()
+    os.kill(worker_of(server, "m"), signal.SIGKILL)
+    server.until(lambda: server.index()["m"]["state"] == "UNAVAILABLE", 20, "the index does not tell")
+    assert server.get("/v2/health/ready").status == 400
+    down = server.get("/v2/models/m/ready")
+    assert (down.status, down.error) == (400, "Model version not ready")
+    server.wait_ready(20)
+    assert server.get("/v2/models/m/ready").status == 200
+
+
 def test_a_killed_zygote_takes_no_worker_with_it(repository, start):
     repository.identity("m")
     server = start("--model-control-mode=explicit", "--load-model=m").wait_ready()

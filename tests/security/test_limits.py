@@ -109,7 +109,7 @@ def test_expect_continue(server):
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"\0" * 100, b"GET\r\n\r\n", b"\x16\x03\x01\x02\0" * 20, b"PRI * HTTP/2.0\r\n\r\n"]
+    "garbage", [b"\0" * 100, b"GET\r\n\r\n", b"\x16\x03\x01\x02\0" * 20, b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"]
 )
 def test_b8_garbage(server, garbage):
     assert not _raw(server, garbage).startswith(b"HTTP/1.1 2")

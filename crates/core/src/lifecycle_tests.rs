@@ -136,6 +136,48 @@ async fn a_replaced_version_finishes_what_it_has() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_found_the_old_version_reaches_it_however_late() {
+    let (engine, mut old) = serving(json!({}));
+    let found = engine.registry().find("m", None).unwrap();
+    let new = open(&engine);
+    engine.publish(spec(&[&new], json!({}))).unwrap();
+    let retiring = {
+        let engine = Arc::clone(&engine);
+        tokio::spawn(async move { engine.retire_replaced("m", SECOND).await })
+    };
+    tokio::time::sleep(SECOND / 2).await;
+    let late = request(&[3, 3]);
+    let permit = engine.admission.admit(&late).unwrap();
+    let answer = tokio::spawn(found.scheduler.schedule(late, permit));
+    drop(found);
+    let call = old.call().await;
+    old.reply(&[old.echo(&call)]);
+    assert_eq!(values(answer).await, [3, 3]);
+    assert!(retiring.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_reconfigured_version_keeps_its_queue_and_its_workers() {
+    let (engine, mut worker) = serving(json!({}));
+    let running = infer_now(&engine, &[1, 1]).await;
+    let call = worker.call().await;
+    assert!(engine.reconfigure("m", 1, r#"{"instance_group":[]}"#.to_owned()));
+    assert_eq!(engine.registry().find("m", None).unwrap().spec.config, r#"{"instance_group":[]}"#);
+    let mut second = open(&engine);
+    engine.workers().attach("m", 1, second.id).unwrap();
+    let beside = infer_now(&engine, &[2, 2]).await;
+    let other = second.call().await;
+    second.reply(&[second.echo(&other)]);
+    assert_eq!(values(beside).await, [2, 2]);
+    worker.reply(&[worker.echo(&call)]);
+    assert_eq!(values(running).await, [1, 1]);
+    assert!(engine.retire_replaced("m", SECOND).await, "nothing was replaced");
+    assert!(engine.registry().ready("m", None).unwrap());
+    assert_eq!(count(&engine).0, 2, "the counters go on");
+    assert!(!engine.reconfigure("m", 9, String::new()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stuck_version_is_cut_off_at_the_deadline() {
     let (engine, mut worker) = serving(json!({}));
     let mut events = engine.take_events().unwrap();

@@ -214,10 +214,17 @@ fn check_parameters(request: &InferRequest) -> Result<(), InferError> {
     )))
 }
 
+/// Whether an array without elements may have this shape: its other dims must not overflow, or no worker can make it.
+fn is_array(shape: &[i64]) -> bool {
+    let others = shape.iter().filter(|dim| **dim != 0);
+    others.copied().try_fold(LARGEST_ELEMENT, i64::checked_mul).is_some()
+}
+
 /// The number of bytes of a tensor against its shape.
 fn check_size(id: &str, model: &str, input: &InputTensor) -> Result<(), InferError> {
     let name = &input.name;
-    let Some(elements) = element_count(&input.shape) else {
+    let elements = element_count(&input.shape).filter(|count| *count > 0 || is_array(&input.shape));
+    let Some(elements) = elements else {
         return Err(InferError::InvalidArgument(format!(
             "invalid shape for input '{name}': shape {} causes total element count to exceed maximum size of {}",
             dims_text(&input.shape),
@@ -306,6 +313,9 @@ pub fn walk_strings(data: &[u8], limit: u64) -> Result<u64, StringFault> {
     }
     Ok(count)
 }
+
+/// Bytes of the largest element that an array of a worker has.
+const LARGEST_ELEMENT: i64 = 8;
 
 /// The number of elements of a shape without negative dims; `None` above `i64::MAX`.
 pub fn element_count(shape: &[i64]) -> Option<u64> {

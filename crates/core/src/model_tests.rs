@@ -167,6 +167,8 @@ fn sizes_are_checked_without_overflow() {
         "invalid shape for input 'INPUT0': shape [9223372036854775807,2] causes total element count to exceed maximum \
          size of 9223372036854775807"
     );
+    assert!(sized(&[1 << 62, 0], &[]).starts_with("invalid shape for input 'INPUT0': shape [4611686018427387904,0]"));
+    exact.check(&request(vec![input("INPUT0", DataType::Fp32, &[1 << 40, 0], &[])], &[])).unwrap();
     assert!(sized(&[i64::MAX, 1], &[]).starts_with("byte size overflow for input 'INPUT0': "));
     assert_eq!(element_count(&[i64::MAX, i64::MAX, 0]), Some(0));
     assert_eq!(element_count(&[-1, 0]), None);

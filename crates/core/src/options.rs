@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::auth::restricted::RestrictedRow;
 use crate::error::InferError;
+use crate::server::tls::TlsOptions;
 
 /// Everything that the core is told before it starts.
 #[derive(Clone, Debug, Deserialize)]
@@ -75,6 +76,9 @@ pub struct ListenerOptions {
     /// Triton's restricted API.
     #[serde(default)]
     pub restricted: Vec<RestrictedRow>,
+    /// Encrypts its connections; none = plain.
+    #[serde(default)]
+    pub tls: Option<TlsOptions>,
     /// Which headers become request parameters; empty = none.
     #[serde(default)]
     pub forward: String,

@@ -81,6 +81,18 @@ impl Registry {
         }
     }
 
+    /// Puts `model` in the place of the version that it continues with the same scheduler: nothing is replaced.
+    pub fn swap(&self, model: &Arc<Model>) {
+        let spec = &model.spec;
+        self.published.rcu(|published| {
+            let mut published = Published::clone(published);
+            if let Some(place) = published.get_mut(&spec.name).and_then(|versions| versions.get_mut(&spec.version)) {
+                *place = Arc::clone(model);
+            }
+            published
+        });
+    }
+
     /// Takes a version out, which waits for [`Registry::take_replaced`]; false if it is not published.
     pub fn withdraw(&self, name: &str, version: u64) -> bool {
         let before = self.published.rcu(|published| {

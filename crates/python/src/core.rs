@@ -79,6 +79,10 @@ impl Core {
         self.call(py, |server| server.publish(spec))
     }
 
+    fn reconfigure(&self, py: Python<'_>, model: &str, version: u64, config: String) -> PyResult<bool> {
+        self.call(py, |server| Ok(server.reconfigure(model, version, config)))
+    }
+
     fn withdraw(&self, py: Python<'_>, model: &str, version: u64) -> PyResult<bool> {
         self.call(py, |server| Ok(server.withdraw(model, version)))
     }

@@ -50,8 +50,11 @@ def _random(datatype: str, dims: list[int]) -> Any:
 
 def _from_file(tensor: dict[str, Any], dims: list[int]) -> Any:
     """The file's bytes as on the wire: of the whole batch, or of one row, which then fills each."""
-    with open(tensor["path"], "rb") as file:
-        raw = file.read()
+    try:
+        with open(tensor["path"], "rb") as file:
+            raw = file.read()
+    except OSError as error:
+        raise ValueError(f"input '{tensor['name']}': the file cannot be read: {error.strerror}") from error
     code = CODES[tensor["datatype"]]
     count = int(np.prod(dims, dtype=np.int64))
     if code == BYTES:

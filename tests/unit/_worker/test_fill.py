@@ -46,3 +46,8 @@ def test_a_file_of_another_size_is_named(tmp_path, size, text):
     (tmp_path / "x").write_bytes(bytes(size))
     with pytest.raises(ValueError, match=f"input 'x': .*{text}"):
         filled({"name": "x", "datatype": "FP32", "data": "file", "path": str(tmp_path / "x")}, [2, 4])
+
+
+def test_a_file_that_cannot_be_read_is_named_without_its_place(tmp_path):
+    with pytest.raises(ValueError, match=r"input 'x': the file cannot be read: No such file or directory$"):
+        filled({"name": "x", "datatype": "FP32", "data": "file", "path": str(tmp_path / "none")}, [2])

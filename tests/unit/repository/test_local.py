@@ -58,9 +58,5 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path):
     assert snapshot(model) != first
 
 
-def test_what_is_wrong_with_a_model_is_part_of_it(tmp_path):
-    assert snapshot(tmp_path, "in two repositories") != snapshot(tmp_path)
-
-
 def test_a_directory_that_is_gone_is_empty(tmp_path):
     assert snapshot(tmp_path / "none") == {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from naiad.server.control_mode import Changes, IndexWatch, Step, names_at_start
 from naiad.server.states import States
 
-OLD, HALF, NEW = {"a": (1, 1)}, {"a": (2, 1)}, {"a": (2, 2)}
+OLD, HALF, NEW = ({"a": (1, 1)},), ({"a": (2, 1)},), ({"a": (2, 2)},)
 
 
 def test_what_is_there_at_the_start_is_no_change():

@@ -3,19 +3,21 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, sleep};
 
 use super::{Frontend, answer};
-use crate::http::connection::{BUSY, Progress, Watched, told};
+use crate::http::connection::told;
 use crate::http::limits::HEADER_BYTES;
+use crate::http::progress::{BUSY, Looks, Progress, Watched};
 use crate::log::Level;
 
 /// Bytes that a call may have sent ahead of their reader ...
@@ -79,8 +81,22 @@ fn age(front: &Frontend) -> (Option<Duration>, Option<Duration>) {
 }
 
 async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Receiver<bool>) {
+    let Some(tls) = front.tls.clone() else { return speak(stream, front, stop).await };
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        () = told(&mut stop) => return,
+    };
+    if let Some(stream) = accepted {
+        speak(stream, front, stop).await;
+    }
+}
+
+async fn speak<S>(stream: S, front: Arc<Frontend>, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let progress = Arc::<Progress>::default();
-    let watched = Watched { stream: TokioIo::new(stream), progress: Arc::clone(&progress) };
+    let watched = Watched::new(stream, Bytes::new(), Arc::clone(&progress));
     let (look, builder, (age, grace)) = (front.look, builder(&front), age(&front));
     let service = service_fn(|request| {
         // From the first call on only a client that takes nothing is too slow.
@@ -90,10 +106,9 @@ async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Re
     });
     let mut connection = pin!(builder.serve_connection(watched, service));
     let mut stopped = pin!(told(&mut stop));
-    let mut looks = interval_at(Instant::now() + look, look);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = Looks::every(look);
     let began = Instant::now();
-    let (mut stopping, mut same, mut steps) = (false, 0, 0);
+    let mut stopping = false;
     loop {
         tokio::select! {
             biased;
@@ -103,11 +118,8 @@ async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Re
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            _ = looks.tick() => {
-                let now = progress.steps.load(Ordering::Relaxed);
-                same = if now == steps { same + 1 } else { 0 };
-                steps = now;
-                if progress.patience().is_some_and(|patience| same >= patience) && progress.lose_patience() {
+            lost = looks.next(&progress) => {
+                if lost {
                     return;
                 }
                 let over = age.and_then(|age| began.elapsed().checked_sub(age));

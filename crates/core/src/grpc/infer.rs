@@ -23,7 +23,13 @@ const HEAVY: usize = 1 << 20;
 /// `ModelInfer` (W39 to W47)
 pub async fn infer(call: &mut Call) -> Answer {
     let message: ModelInferRequest = call.read().await?;
-    let (request, asked) = prepare(&call.front, &call.headers, message)?;
+    let (mut request, asked) = prepare(&call.front, &call.headers, message)?;
+    if asked.decoupled {
+        return Err(GrpcError::unimplemented(
+            "ModelInfer RPC doesn't support models with decoupled transaction policy",
+        ));
+    }
+    request.deadline = call.deadline;
     let answer = call.shared().engine.infer(request).await;
     let answer = answer.map_err(|error| asked.refuse(error))?;
     let encoded = codec::encode(&answer, &asked.name, &asked.form, None).map_err(|error| asked.refuse(error))?;
@@ -47,6 +53,8 @@ pub(super) struct Asked {
     version: Option<u64>,
     target: Arc<str>,
     pub(super) form: ResponseForm,
+    /// Whether the model gives any number of responses.
+    pub(super) decoupled: bool,
 }
 
 impl Asked {
@@ -82,5 +90,6 @@ pub(super) fn prepare(
         let values = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         front.rules.forward.apply(&mut request, values).map_err(refuse)?;
     }
-    Ok((request, Asked { version, target: Arc::clone(&target), form, name: Arc::clone(&name) }))
+    let decoupled = model.spec.decoupled;
+    Ok((request, Asked { version, target: Arc::clone(&target), form, decoupled, name: Arc::clone(&name) }))
 }

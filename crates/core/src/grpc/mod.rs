@@ -35,6 +35,7 @@ use crate::http::host::Hosts;
 use crate::log::{Level, Record};
 use crate::operations::names::{is_name, refusal};
 use crate::server::listener::Rules;
+use crate::server::tls::Tls;
 use crate::server::{Active, Shared};
 use body::ResponseBody;
 use error::GrpcError;
@@ -54,6 +55,7 @@ pub(crate) struct Frontend {
     pub(crate) shared: Arc<Shared>,
     pub(crate) hosts: Hosts,
     pub(crate) rules: Rules,
+    pub(crate) tls: Option<Tls>,
     /// The longest message.
     pub(crate) limit: usize,
     /// How often a connection is looked at.
@@ -65,7 +67,8 @@ pub(crate) struct Frontend {
 impl Frontend {
     /// Shared by the calls of a new listener.
     pub(crate) fn new(shared: Arc<Shared>, hosts: Hosts, rules: Rules, look: Duration) -> Self {
-        Self { shared, hosts, rules, limit: MESSAGE_LIMIT, look, streams: AtomicUsize::new(0) }
+        let tls = None;
+        Self { shared, hosts, rules, tls, limit: MESSAGE_LIMIT, look, streams: AtomicUsize::new(0) }
     }
 }
 
@@ -123,7 +126,11 @@ async fn answer(front: Arc<Frontend>, request: Request<Incoming>) -> Response<Re
             let handled = async {
                 match deadline {
                     None => handle(call).await,
-                    Some(at) => timeout_at(at, handle(call)).await.unwrap_or(Err(GrpcError::deadline())),
+                    // The engine gives up at the same moment, with words of its own.
+                    Some(at) => match timeout_at(at, handle(call)).await {
+                        Ok(outcome) if outcome.is_ok() || Instant::now() < at => outcome,
+                        _ => Err(GrpcError::deadline()),
+                    },
                 }
             };
             contain(handled).await.unwrap_or_else(|panic| {

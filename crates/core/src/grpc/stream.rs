@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use hyper::HeaderMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
-use super::body::{Part, ResponseBody, frame};
+use super::body::{Part, Pieces, ResponseBody, frame};
 use super::codec;
 use super::compression;
 use super::error::{GrpcError, ok};
@@ -20,7 +20,8 @@ use super::messages::inference::{InferParameter, ModelInferRequest, ModelInferRe
 use super::{Answer, Call, Frontend};
 use crate::error::InferError;
 use crate::http::compression::Encoding;
-use crate::request::{InferRequest, InferResponse};
+use crate::request::InferResponse;
+use crate::scheduler::{Reply, Responses};
 use crate::server::Active;
 
 /// Calls of one listener that may stay open at the same time (B6).
@@ -59,7 +60,7 @@ pub fn stream(call: Call) -> Answer {
     let Call { front, headers, messages, deadline, .. } = call;
     let strict = headers.get("triton_grpc_error").is_some_and(|value| value == "true");
     let coding = compression::of_answer(&headers, front.shared.options.grpc_connections.compression);
-    let stream = Arc::new(Stream { front, headers, strict, coding, sender });
+    let stream = Arc::new(Stream { front, headers, strict, coding, deadline, sender });
     tokio::spawn(async move {
         let _open = open;
         let run = run(&stream, messages);
@@ -85,6 +86,7 @@ struct Stream {
     strict: bool,
     /// How responses are compressed.
     coding: Option<(Encoding, u32)>,
+    deadline: Option<Instant>,
     sender: mpsc::Sender<Part>,
 }
 
@@ -123,16 +125,20 @@ async fn run(stream: &Arc<Stream>, mut messages: Messages) -> Result<(), GrpcErr
             message = messages.next::<ModelInferRequest>(), if !ended && running.len() < RUNNING => match message? {
                 None => ended = true,
                 Some(message) => {
-                    let (after, next) = oneshot::channel();
-                    let turn = Turn { before: last.replace(next), _after: after };
                     let identity = ModelInferResponse {
                         model_name: message.model_name.clone(),
                         model_version: message.model_version.clone(),
                         id: message.id.clone(),
                         ..ModelInferResponse::default()
                     };
-                    let request = prepare(&stream.front, &stream.headers, message);
-                    running.spawn(answer(Arc::clone(stream), request, identity, turn));
+                    // Queued here, one after the other, and not in tasks that overtake each other.
+                    let begun = begin(stream, message);
+                    let mut turn = None;
+                    if !begun.as_ref().is_ok_and(|(_, asked)| asked.decoupled) {
+                        let (after, next) = oneshot::channel();
+                        turn = Some(Turn { before: last.replace(next), _after: after });
+                    }
+                    running.spawn(answer(Arc::clone(stream), begun, identity, turn));
                 }
             },
             _ = changes.changed(), if running.is_empty() => {}
@@ -140,27 +146,57 @@ async fn run(stream: &Arc<Stream>, mut messages: Messages) -> Result<(), GrpcErr
     }
 }
 
+/// Hands a request to the engine.
+fn begin(stream: &Stream, message: ModelInferRequest) -> Result<(Responses, Asked), GrpcError> {
+    let (mut request, asked) = prepare(&stream.front, &stream.headers, message)?;
+    request.deadline = stream.deadline;
+    match stream.front.shared.engine.stream(request) {
+        Ok(responses) => Ok((responses, asked)),
+        Err(error) => Err(asked.refuse(error)),
+    }
+}
+
 /// Answers one request of a stream.
 async fn answer(
     stream: Arc<Stream>,
-    request: Result<(InferRequest, Asked), GrpcError>,
+    begun: Result<(Responses, Asked), GrpcError>,
     identity: ModelInferResponse,
-    mut turn: Turn,
+    mut turn: Option<Turn>,
 ) -> Result<(), GrpcError> {
     let _active = Active::new(&stream.front.shared);
-    let (request, asked) = match request {
-        Ok(request) => request,
+    let (mut responses, asked) = match begun {
+        Ok(begun) => begun,
         Err(error) => {
-            turn.come().await;
+            come(&mut turn).await;
             let identity = ModelInferResponse { id: identity.id, ..ModelInferResponse::default() };
             return stream.fail(error, identity).await;
         }
     };
-    let outcome = stream.front.shared.engine.infer(request).await;
-    turn.come().await;
-    match outcome {
-        Ok(response) => stream.respond(&response, &asked, true).await,
-        Err(error) => stream.fail(asked.refuse(error), finality(identity, true)).await,
+    while let Some(Reply { outcome, last }) = responses.next().await {
+        come(&mut turn).await;
+        match outcome {
+            Ok(Some(response)) => stream.respond(&response, &asked, last).await?,
+            Ok(None) if asked.form.empty_final => {
+                let end = ModelStreamInferResponse {
+                    infer_response: Some(finality(identity.clone(), true)),
+                    ..ModelStreamInferResponse::default()
+                };
+                stream.send(frame(&end)).await?;
+            }
+            Ok(None) => {}
+            Err(error) => stream.fail(asked.refuse(error), finality(identity.clone(), last)).await?,
+        }
+        if last {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the responses before have left.
+async fn come(turn: &mut Option<Turn>) {
+    if let Some(before) = turn.as_mut().and_then(|turn| turn.before.take()) {
+        let _ = before.await;
     }
 }
 
@@ -169,15 +205,6 @@ fn finality(mut response: ModelInferResponse, last: bool) -> ModelInferResponse 
     let value = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(last)) };
     response.parameters = BTreeMap::from([("triton_final_response".to_owned(), value)]);
     response
-}
-
-impl Turn {
-    /// Waits until the responses before have left.
-    async fn come(&mut self) {
-        if let Some(before) = self.before.take() {
-            let _ = before.await;
-        }
-    }
 }
 
 impl Stream {
@@ -192,7 +219,7 @@ impl Stream {
                     None => pieces,
                     Some(coding) => compression::close(coding, pieces),
                 };
-                self.send(Part::Message(pieces)).await
+                self.send(pieces).await
             }
             Err(error) => {
                 let identity = ModelInferResponse {
@@ -213,10 +240,10 @@ impl Stream {
         }
         let message =
             ModelStreamInferResponse { error_message: error.text().to_owned(), infer_response: Some(identity) };
-        self.send(Part::Message(frame(&message))).await
+        self.send(frame(&message)).await
     }
 
-    async fn send(&self, part: Part) -> Result<(), GrpcError> {
-        self.sender.send(part).await.map_err(|_| GrpcError::cancelled())
+    async fn send(&self, message: Pieces) -> Result<(), GrpcError> {
+        self.sender.send(Part::Message(message)).await.map_err(|_| GrpcError::cancelled())
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::connection::Progress;
+use super::progress::Progress;
 use crate::server::Active;
 
 /// Counts the request as running until its last byte is handed over.
@@ -25,12 +25,36 @@ impl Drop for Running {
     }
 }
 
+/// The next part of a body and what comes behind it; none at the end.
+pub type Next = Option<(Bytes, Option<More>)>;
+
+/// What gives the rest of a body that is not whole yet.
+pub struct More(Pin<Box<dyn Future<Output = Next> + Send>>);
+
+impl More {
+    /// What the future gives; nothing = the end. It is polled when the client has room, and dropped with the body.
+    pub fn new(next: impl Future<Output = Next> + Send + 'static) -> Self {
+        Self(Box::pin(next))
+    }
+}
+
+impl std::fmt::Debug for More {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("More")
+    }
+}
+
 /// Ranges in the order in which they are sent.
 #[derive(Debug, Default)]
 pub struct ResponseBody {
     first: Bytes,
     rest: VecDeque<Bytes>,
     left: u64,
+    /// Whether nobody knows how long it will be.
+    growing: bool,
+    more: Option<More>,
+    /// The longest piece that is handed over at once; 0 = any.
+    piece: usize,
     running: Option<Running>,
 }
 
@@ -38,7 +62,17 @@ impl ResponseBody {
     /// A body of one range and those that follow it.
     pub fn of(first: Bytes, rest: VecDeque<Bytes>) -> Self {
         let left = rest.iter().fold(first.len() as u64, |sum, part| sum + part.len() as u64);
-        Self { first, rest, left, running: None }
+        Self { first, rest, left, ..Self::default() }
+    }
+
+    /// A body of no known length.
+    pub(crate) fn growing(first: Bytes, more: Option<More>) -> Self {
+        Self { growing: true, more, ..Self::from(first) }
+    }
+
+    /// Hands the body over in pieces of at most so many bytes.
+    pub(crate) fn divide(&mut self, piece: usize) {
+        self.piece = piece;
     }
 
     /// Keeps the request running for as long as the body lives.
@@ -57,25 +91,49 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         loop {
-            let part = std::mem::take(&mut self.first);
+            let mut part = std::mem::take(&mut self.first);
             if !part.is_empty() {
+                if self.piece > 0 && part.len() > self.piece {
+                    self.first = part.split_off(self.piece);
+                }
+                if let Some(running) = &self.running {
+                    running.progress.sending();
+                }
                 self.left -= part.len() as u64;
                 return Poll::Ready(Some(Ok(Frame::data(part))));
             }
-            match self.rest.pop_front() {
-                Some(next) => self.first = next,
-                None => return Poll::Ready(None),
+            if let Some(next) = self.rest.pop_front() {
+                self.first = next;
+                continue;
+            }
+            let Some(more) = &mut self.more else { return Poll::Ready(None) };
+            match more.0.as_mut().poll(context) {
+                Poll::Ready(Some((next, more))) => {
+                    self.left = next.len() as u64;
+                    self.first = next;
+                    self.more = more;
+                }
+                Poll::Ready(None) => self.more = None,
+                Poll::Pending => {
+                    if let Some(running) = &self.running {
+                        running.progress.waiting();
+                    }
+                    return Poll::Pending;
+                }
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.left == 0 && self.more.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        if self.growing { SizeHint::default() } else { SizeHint::with_exact(self.left) }
     }
 }

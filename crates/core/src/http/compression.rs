@@ -67,6 +67,11 @@ pub fn of_request(headers: &HeaderMap) -> Result<Option<Encoding>, HttpError> {
     }
 }
 
+/// Whether a body is encoded at all (W38).
+pub fn is_encoded(headers: &HeaderMap) -> bool {
+    !matches!(of_request(headers), Ok(None))
+}
+
 /// What the client wants its answer encoded with: the highest weight of a coding that is known here, the first of
 /// equals; `None` = nothing (W37).
 pub fn of_answer(headers: &HeaderMap) -> Option<Encoding> {

@@ -1,101 +1,30 @@
-//! Connections: accepted, watched for progress, ended when the server stops.
+//! Connections: accepted, told apart by their first bytes, watched for progress, ended when the server stops.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use bytes::{Bytes, BytesMut};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::eager::Eager;
-use super::{Frontend, answer, limits};
+use super::progress::{BUSY, HEAD_LOOKS, IDLE_LOOKS, Looks, Progress, Watched};
+use super::{Frontend, answer, http2, limits};
 use crate::log::Level;
+use crate::server::tls;
 
-/// How often a connection is looked at. hyper's own header timer would run for every request and end idle
-/// connections, which stock clients keep for long.
-pub(crate) const LOOK: Duration = Duration::from_secs(10);
-/// Looks that a request's header may take.
-const HEAD_LOOKS: u32 = 3;
-/// Looks in which nothing of a body may come.
-const BODY_LOOKS: u32 = 6;
-/// Looks that a client may read nothing of its answer.
-const BLOCKED_LOOKS: u32 = 6;
-/// Looks without any request.
-const IDLE_LOOKS: u32 = 60;
+/// How HTTP/2 begins where nothing was agreed before (prior knowledge).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-const IDLE: u8 = 0;
-const HEAD: u8 = 1;
-pub(crate) const BUSY: u8 = 2;
-const BODY: u8 = 3;
-
-/// What a connection is at; one task writes, so relaxed stores do.
-#[derive(Debug, Default)]
-pub struct Progress {
-    phase: AtomicU8,
-    blocked: AtomicBool,
-    silent: AtomicBool,
-    /// Grows with every phase and every write.
-    pub(crate) steps: AtomicU32,
-}
-
-impl Progress {
-    pub(crate) fn enter(&self, phase: u8) {
-        self.phase.store(phase, Ordering::Relaxed);
-        self.step();
-    }
-
-    fn step(&self) {
-        self.steps.store(self.steps.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    }
-
-    /// The body is being read.
-    pub fn reading(&self) {
-        self.enter(BODY);
-    }
-
-    /// The body has been read.
-    pub fn read(&self) {
-        self.enter(BUSY);
-    }
-
-    /// Whether the body that is being read has stopped coming.
-    pub fn is_silent(&self) -> bool {
-        self.silent.load(Ordering::Relaxed)
-    }
-
-    /// The answer's last byte was handed over.
-    pub fn answered(&self) {
-        self.enter(IDLE);
-    }
-
-    /// How many looks the connection may stay as it is; `None` = as long as it likes.
-    pub(crate) fn patience(&self) -> Option<u32> {
-        match self.phase.load(Ordering::Relaxed) {
-            _ if self.blocked.load(Ordering::Relaxed) => Some(BLOCKED_LOOKS),
-            IDLE => Some(IDLE_LOOKS),
-            HEAD => Some(HEAD_LOOKS),
-            BODY => Some(BODY_LOOKS),
-            _ => None,
-        }
-    }
-
-    /// Ends a wait that took too long: a body's by an answer, for its reader is polled right after this; true where
-    /// nobody is left to be answered.
-    pub(crate) fn lose_patience(&self) -> bool {
-        let reading = self.phase.load(Ordering::Relaxed) == BODY && !self.blocked.load(Ordering::Relaxed);
-        !reading || self.silent.swap(true, Ordering::Relaxed)
-    }
-}
+/// Bytes that are read before the protocol is known; most requests without tensors are shorter.
+const FIRST: usize = 1024;
 
 /// Accepts connections until told to stop.
 pub(crate) async fn serve(listener: TcpListener, front: Arc<Frontend>, stop: watch::Receiver<bool>) {
@@ -125,9 +54,66 @@ pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, front: Arc<Frontend>, stop: watch::Receiver<bool>) {
+    match &front.tls {
+        None => speak(stream, front, stop).await,
+        // Boxed like all that is rare, so that plain connections stay small.
+        Some(tls) => Box::pin(encrypted(tls.clone(), stream, front, stop)).await,
+    }
+}
+
+async fn encrypted(tls: tls::Tls, stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Receiver<bool>) {
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        () = told(&mut stop) => return,
+    };
+    let Some(stream) = accepted else { return };
+    if tls::protocol(&stream) == Some(b"h2") {
+        http2::serve(stream, Bytes::new(), front, stop).await;
+    } else {
+        speak(stream, front, stop).await;
+    }
+}
+
+/// Finds out what the client speaks, and speaks it.
+async fn speak<S>(mut stream: S, front: Arc<Frontend>, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let first = tokio::select! {
+        first = first(&mut stream, front.look) => first,
+        () = told(&mut stop) => None,
+    };
+    match first {
+        None => {}
+        Some(first) if first.starts_with(PREFACE) => Box::pin(http2::serve(stream, first, front, stop)).await,
+        Some(first) => http1(stream, first, front, stop).await,
+    }
+}
+
+/// The first bytes of a connection, as many as it takes to know the protocol; none if they do not come.
+async fn first<S: AsyncRead + Unpin>(stream: &mut S, look: Duration) -> Option<Bytes> {
+    let mut bytes = BytesMut::with_capacity(FIRST);
+    let mut end = Instant::now() + look * IDLE_LOOKS;
+    loop {
+        let before = bytes.len();
+        let read = timeout_at(end, stream.read_buf(&mut bytes)).await.ok()?.ok()?;
+        if before == 0 {
+            end = Instant::now() + look * HEAD_LOOKS;
+        }
+        let is_open = bytes.len() < PREFACE.len() && PREFACE.starts_with(&bytes);
+        if read == 0 || !is_open {
+            return (!bytes.is_empty()).then(|| bytes.freeze());
+        }
+    }
+}
+
+async fn http1<S>(stream: S, first: Bytes, front: Arc<Frontend>, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let progress = Arc::<Progress>::default();
-    let watched = Watched { stream: TokioIo::new(stream), progress: Arc::clone(&progress) };
+    let watched = Watched::new(stream, first, Arc::clone(&progress));
     let look = front.look;
     let service = service_fn(|request| {
         progress.enter(BUSY);
@@ -140,9 +126,8 @@ async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Re
     let mut connection = pin!(builder.serve_connection(watched, service));
     let eager = Eager::new();
     let mut stopped = pin!(told(&mut stop));
-    let mut looks = interval_at(Instant::now() + look, look);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut stopping, mut same, mut steps) = (false, 0, 0);
+    let mut looks = Looks::every(look);
+    let mut stopping = false;
     loop {
         tokio::select! {
             biased;
@@ -152,77 +137,7 @@ async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Re
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            _ = looks.tick() => {
-                let now = progress.steps.load(Ordering::Relaxed);
-                same = if now == steps { same + 1 } else { 0 };
-                steps = now;
-                if progress.patience().is_some_and(|patience| same >= patience) && progress.lose_patience() {
-                    return;
-                }
-            }
+            lost = looks.next(&progress) => if lost { return },
         }
-    }
-}
-
-/// A stream that notes what it does.
-pub(crate) struct Watched {
-    pub(crate) stream: TokioIo<TcpStream>,
-    pub(crate) progress: Arc<Progress>,
-}
-
-impl Watched {
-    fn wrote<T>(&self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if poll.is_ready() {
-            self.progress.step();
-        }
-        self.progress.blocked.store(poll.is_pending(), Ordering::Relaxed);
-        poll
-    }
-}
-
-impl Read for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if poll.is_ready() {
-            match self.progress.phase.load(Ordering::Relaxed) {
-                IDLE => self.progress.enter(HEAD),
-                BODY => self.progress.step(),
-                // Bytes of a header that never ends are no progress.
-                _ => {}
-            }
-        }
-        poll
-    }
-}
-
-impl Write for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wrote(poll)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.wrote(poll)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

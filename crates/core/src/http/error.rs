@@ -115,6 +115,11 @@ impl HttpError {
         self.status == StatusCode::INTERNAL_SERVER_ERROR
     }
 
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The text that the client reads.
     pub fn text(&self) -> &str {
         &self.text
@@ -122,11 +127,7 @@ impl HttpError {
 
     /// W5: every error body is JSON.
     pub fn response(self) -> Response<ResponseBody> {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            error: &'a str,
-        }
-        let mut response = json(&Body { error: &self.text });
+        let mut response = json_text(error_text(&self.text));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
@@ -164,6 +165,15 @@ impl From<Failure> for HttpError {
             Failure::Failed(error) => error.into(),
         }
     }
+}
+
+/// W5: the body of a refusal.
+pub fn error_text(text: &str) -> Bytes {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        error: &'a str,
+    }
+    serde_json::to_vec(&Body { error: text }).expect("a string does not fail to serialise").into()
 }
 
 /// 200 with a JSON body.

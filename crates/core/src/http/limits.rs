@@ -12,8 +12,8 @@ use hyper::header::{EXPECT, HeaderMap, TRANSFER_ENCODING};
 use tokio::time::{Instant, timeout_at};
 
 use super::compression::{self, Encoding, Inflater, Trouble};
-use super::connection::Progress;
 use super::error::HttpError;
+use super::progress::Progress;
 
 /// All header lines of a request together; more is 431 (B10).
 pub const HEADER_BYTES: usize = 16 << 10;
@@ -140,6 +140,7 @@ struct Frames<'a> {
     part: Part,
     limit: u64,
     size: u64,
+    /// Whether the client chose the frames.
     chunked: bool,
     small: u32,
 }
@@ -158,7 +159,9 @@ impl<'a> Frames<'a> {
         if self.size > self.limit {
             return Err(self.part.too_large(self.size, self.limit));
         }
-        self.small += u32::from(self.chunked && !frame.is_empty() && frame.len() < SMALL_FRAME);
+        progress.step();
+        self.small +=
+            u32::from((self.chunked || progress.is_stream()) && !frame.is_empty() && frame.len() < SMALL_FRAME);
         if self.small >= CHUNKS {
             let text = format!("more than {CHUNKS} chunks in the request body");
             return Err(HttpError::bad_request(text).closing(self.limit));

@@ -5,14 +5,18 @@ pub mod codec;
 pub(crate) mod compression;
 pub(crate) mod connection;
 pub(crate) mod cors;
+mod deadline;
 mod eager;
 pub mod error;
 pub mod host;
+mod http2;
 pub mod limits;
 pub mod names;
+pub(crate) mod progress;
 pub mod routes;
 
 mod admin;
+mod generate;
 mod health;
 mod infer;
 mod metadata;
@@ -35,6 +39,7 @@ use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, Response};
+use tokio::time::Instant;
 
 use crate::auth::{Caller, Credentials};
 use crate::error::{Code, InferError};
@@ -43,14 +48,17 @@ use crate::operations::Named;
 use crate::operations::names::{refusal, version};
 use crate::request::InferRequest;
 use crate::server::listener::Rules;
+use crate::server::tls::Tls;
 use crate::server::{Active, Shared};
 use body::ResponseBody;
-use connection::Progress;
 use cors::Origins;
 use error::HttpError;
 use host::Hosts;
 use limits::{Part, Unread};
+use progress::Progress;
 use routes::{Handler, Missed};
+
+const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 
 /// What a handler answers.
 type Answer = Result<Response<ResponseBody>, HttpError>;
@@ -61,6 +69,7 @@ pub(crate) struct Frontend {
     pub(crate) shared: Arc<Shared>,
     pub(crate) hosts: Hosts,
     pub(crate) rules: Rules,
+    pub(crate) tls: Option<Tls>,
     /// How often a connection is looked at.
     pub(crate) look: Duration,
 }
@@ -119,6 +128,15 @@ impl Call {
     fn forward(&self, request: &mut InferRequest) -> Result<(), InferError> {
         let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         self.front.rules.forward.apply(request, headers)
+    }
+
+    /// When the client no longer waits, in seconds from now.
+    fn deadline(&self) -> Result<Option<Instant>, HttpError> {
+        let Some(value) = self.headers.get(REQUEST_TIMEOUT) else { return Ok(None) };
+        let seconds = value.to_str().ok().and_then(|text| text.parse::<f64>().ok());
+        let wait = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let end = wait.and_then(|wait| Instant::now().checked_add(wait));
+        end.map(Some).ok_or_else(|| HttpError::bad_request("malformed 'X-Request-Timeout': expected seconds"))
     }
 
     /// The whole body.
@@ -201,6 +219,8 @@ fn credentials(headers: &HeaderMap) -> Credentials<'_> {
 async fn handle(call: &mut Call) -> Answer {
     match call.entry.handler {
         Handler::Infer => infer::infer(call).await,
+        Handler::Generate => generate::generate(call).await,
+        Handler::GenerateStream => generate::generate_stream(call).await,
         Handler::Live => health::live(call),
         Handler::Ready => health::ready(call),
         Handler::ModelReady => health::model_ready(call),

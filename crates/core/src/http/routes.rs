@@ -23,6 +23,10 @@ pub enum Handler {
     Config,
     /// `infer`
     Infer,
+    /// `generate`
+    Generate,
+    /// `generate`
+    GenerateStream,
     /// `statistics`
     Statistics,
     /// `repository`
@@ -87,7 +91,6 @@ const fn route(verb: Verb, pattern: &'static str, scope: Scope, category: Catego
     Route { pattern, verb, scope, category, handler }
 }
 
-const GENERATE: Handler = Handler::NotOffered("the generate extension is not offered yet");
 const TRACE: Handler = Handler::NotOffered("trace settings are not offered yet");
 const LOGGING: Handler = Handler::NotOffered("log settings are start-up options; changing them is not offered yet");
 /// W73.
@@ -97,7 +100,7 @@ const SHARED_MEMORY: Handler =
 /// Every route; the first that matches counts, so fixed words stand before names.
 pub static ROUTES: &[Route] = {
     use Category::{Health, Inference, Logging, Metadata, ModelConfig, ModelRepository, SharedMemory, Trace};
-    use Handler::{Config, Index, Inspect, Live, Load, Model, ModelReady, NoRegions};
+    use Handler::{Config, Generate, GenerateStream, Index, Inspect, Live, Load, Model, ModelReady, NoRegions};
     use Handler::{Ready, Routes, Server, SetAccess, Statistics, Unload};
     use Scope::{Admin, AnyKey, Manage, Public};
     use Verb::{Get, Post, Put};
@@ -125,10 +128,10 @@ pub static ROUTES: &[Route] = {
         route(Put, "/naiad/v1/access", Admin, Category::Admin, SetAccess),
         route(Post, "/naiad/v1/inspect", Admin, ModelRepository, Inspect),
         route(Get, "/naiad/v1/routes", Admin, Category::Admin, Routes),
-        route(Post, "/v2/models/{model}/generate", Scope::Infer, Inference, GENERATE),
-        route(Post, "/v2/models/{model}/generate_stream", Scope::Infer, Inference, GENERATE),
-        route(Post, "/v2/models/{model}/versions/{version}/generate", Scope::Infer, Inference, GENERATE),
-        route(Post, "/v2/models/{model}/versions/{version}/generate_stream", Scope::Infer, Inference, GENERATE),
+        route(Post, "/v2/models/{model}/generate", Scope::Infer, Inference, Generate),
+        route(Post, "/v2/models/{model}/generate_stream", Scope::Infer, Inference, GenerateStream),
+        route(Post, "/v2/models/{model}/versions/{version}/generate", Scope::Infer, Inference, Generate),
+        route(Post, "/v2/models/{model}/versions/{version}/generate_stream", Scope::Infer, Inference, GenerateStream),
         route(Get, "/v2/models/{model}/trace/setting", Manage, Trace, TRACE),
         route(Post, "/v2/models/{model}/trace/setting", Manage, Trace, TRACE),
         route(Get, "/v2/trace/setting", Manage, Trace, TRACE),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use super::{BoxedJob, Job, Pending, Responses, Scheduler};
 use crate::admission::Permit;
 use crate::error::{InferError, shown_id};
 use crate::instance::WorkerHandle;
-use crate::instance::group::Group;
+use crate::instance::group::{Choice, Group};
 use crate::model::Served;
 use crate::request::InferRequest;
 use crate::statistics::monotonic_ns;
@@ -140,7 +141,7 @@ impl Handle {
             _ => 0,
         };
         let (enqueued, arrived) = (Instant::now(), monotonic_ns());
-        let job = Job { request, rows, enqueued, arrived, expires: None, reply, permit };
+        let job = Job { request, rows, enqueued, arrived, level: 0, expires: None, reply, permit };
         // It may be found in the registry just before it is retired.
         let gone = |_| InferError::NoVersion { model: spec.name.clone() };
         self.messages.send(Message::Enqueue(Box::new(job))).map_err(gone)
@@ -231,6 +232,12 @@ impl<P: Policy> Owner<P> {
     }
 
     fn enqueue(&mut self, mut job: BoxedJob) {
+        job.level = self.policy.level(&job.request);
+        if self.policy.bound(job.level).is_some_and(|bound| self.line.level_len(job.level) >= bound) {
+            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+            let id = shown_id(&job.request.id);
+            return job.answer(Err(InferError::QueueFull { id }));
+        }
         job.expires = self.policy.patience(&job.request).map(|patience| job.enqueued + patience);
         if self.policy.preserves_ordering() {
             let (after, next) = oneshot::channel();
@@ -272,7 +279,7 @@ impl<P: Policy> Owner<P> {
                 handle.sweep();
             }
         }
-        left += self.line.expire(now, self.policy.delays_expired(), statistics);
+        left += self.line.expire(now, |level| self.policy.delays_expired(level), statistics);
         self.shared.queued.fetch_sub(left, Ordering::Relaxed);
         let ripe = self.dispatch(now);
         let retire = self.retire(now);
@@ -282,13 +289,20 @@ impl<P: Policy> Owner<P> {
     /// Gives frames to workers that have room; answers when the batch that is forming is ripe.
     fn dispatch(&mut self, now: Instant) -> Option<Instant> {
         loop {
-            self.count();
-            let position = self.group.choose(self.depth)?;
+            self.count(now);
+            if self.line.is_empty() {
+                return None;
+            }
+            let position = match self.group.choose(self.depth, now, Duration::from_nanos(self.call_ns.unwrap_or(0))) {
+                Choice::Give(position) => position,
+                Choice::Later(ripe) => return Some(ripe),
+                Choice::Full => return None,
+            };
             let (calls, ripe) = self.form(now);
             if calls.is_empty() {
                 return ripe;
             }
-            let handle = self.group.begin(position);
+            let handle = self.group.begin(position, calls.len(), now);
             if let Err(calls) = handle.execute(calls) {
                 // It has ended; that it is lost is on its way here.
                 let worker = handle.id;
@@ -299,8 +313,8 @@ impl<P: Policy> Owner<P> {
     }
 
     /// Counts the frames that workers have answered.
-    fn count(&mut self) {
-        let done = self.group.count();
+    fn count(&mut self, now: Instant) {
+        let done = self.group.count(now);
         if let Some(now) = done.busy.checked_div(done.calls) {
             self.call_ns = Some(self.call_ns.map_or(now, |before| (before * 7 + now) / 8).max(1));
         }

@@ -3,6 +3,7 @@
 pub mod commands;
 pub mod listener;
 mod output;
+pub(crate) mod tls;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,11 +26,13 @@ use crate::http::Frontend;
 use crate::http::connection;
 use crate::http::cors::Origins;
 use crate::http::host::Hosts;
+use crate::http::progress;
 use crate::log::{Log, Record};
 use crate::options::{CoreOptions, parse};
 use crate::spec::{IndexRow, ModelSpec};
 use commands::Commands;
 use listener::Rules;
+use tls::Tls;
 
 /// How long answers that are being written may take to leave when the server stops.
 const LAST_BYTES: Duration = Duration::from_millis(500);
@@ -185,7 +188,7 @@ impl Server {
 
     /// Binds the listeners and answers where they are.
     pub fn start(&self) -> Result<Addresses, InferError> {
-        self.listen(connection::LOOK)
+        self.listen(progress::LOOK)
     }
 
     /// The same, with connections that are looked at so often.
@@ -194,19 +197,22 @@ impl Server {
         let mut http = None;
         if let Some(options) = &self.shared.options.http {
             let rules = Rules::new(options, "")?;
+            let tls = options.tls.as_ref().map(|tls| Tls::new(tls, &["h2", "http/1.1"])).transpose()?;
             let (listener, address) = listener::bind(options)?;
             let origins = Origins::new(&self.shared.options.cors_origins);
             let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, origins);
-            let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), hosts, rules, look });
+            let front = Arc::new(Frontend { shared: Arc::clone(&self.shared), hosts, rules, tls, look });
             self.handle.spawn(connection::serve(listener, front, self.stop.subscribe()));
             http = Some(address.to_string());
         }
         let mut grpc = None;
         if let Some(options) = &self.shared.options.grpc {
             let rules = Rules::new(options, "triton-grpc-protocol-")?;
+            let tls = options.tls.as_ref().map(|tls| Tls::new(tls, &["h2"])).transpose()?;
             let (listener, address) = listener::bind(options)?;
             let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, Origins::new(&[]));
-            let front = grpc::Frontend::new(Arc::clone(&self.shared), hosts, rules, look);
+            let mut front = grpc::Frontend::new(Arc::clone(&self.shared), hosts, rules, look);
+            front.tls = tls;
             self.handle.spawn(grpc::connection::serve(listener, Arc::new(front), self.stop.subscribe()));
             grpc = Some(address.to_string());
         }
@@ -248,6 +254,11 @@ impl Server {
         let spec: ModelSpec = parse("model spec", spec)?;
         let _context = self.handle.enter();
         self.shared.engine.publish(spec)
+    }
+
+    /// Gives a published version another configuration text; false if it is not published.
+    pub fn reconfigure(&self, model: &str, version: u64, config: String) -> bool {
+        self.shared.engine.reconfigure(model, version, config)
     }
 
     /// Takes a version out of service; false if it is not published.

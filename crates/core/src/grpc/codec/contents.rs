@@ -52,7 +52,9 @@ pub(super) fn bytes(contents: &InferTensorContents, datatype: DataType) -> Resul
 
 fn packed<T: Copy, const N: usize>(values: &[T], bytes: fn(T) -> [u8; N]) -> Bytes {
     let mut data = Vec::with_capacity(values.len() * N);
-    values.iter().for_each(|value| data.extend_from_slice(&bytes(*value)));
+    for value in values {
+        data.extend_from_slice(&bytes(*value));
+    }
     data.into()
 }
 

@@ -47,6 +47,7 @@ pub fn decode(
         id: message.id,
         parameters: Parameters::new(),
         timeout_us: 0,
+        deadline: None,
         priority: 0,
         inputs: Vec::with_capacity(message.inputs.len()),
         outputs: Vec::with_capacity(message.outputs.len()),
@@ -96,14 +97,27 @@ fn parameter(
     name: String,
     value: InferParameter,
 ) -> Result<(), InferError> {
-    use ParameterChoice::{BoolParam, DoubleParam, Int64Param, StringParam, Uint64Param};
-    let value = match (name.as_str(), value.parameter_choice) {
-        ("priority", Some(Uint64Param(value))) => return Ok(request.priority = value),
-        ("priority", Some(Int64Param(value))) => return Ok(request.priority = not_negative(&name, value)?),
+    use ParameterChoice::{BoolParam, Int64Param, StringParam, Uint64Param};
+    let choice = value.parameter_choice;
+    let value = match (name.as_str(), choice) {
+        ("priority", Some(Uint64Param(value))) => {
+            request.priority = value;
+            return Ok(());
+        }
+        ("priority", Some(Int64Param(value))) => {
+            request.priority = not_negative(&name, value)?;
+            return Ok(());
+        }
         ("priority", _) => return wrong_type(&name, "int64_param or uint64_param"),
-        ("timeout", Some(Int64Param(value))) => return Ok(request.timeout_us = not_negative(&name, value)?),
+        ("timeout", Some(Int64Param(value))) => {
+            request.timeout_us = not_negative(&name, value)?;
+            return Ok(());
+        }
         ("timeout", _) => return wrong_type(&name, "int64_param"),
-        ("triton_enable_empty_final_response", Some(BoolParam(value))) => return Ok(form.empty_final = value),
+        ("triton_enable_empty_final_response", Some(BoolParam(value))) => {
+            form.empty_final = value;
+            return Ok(());
+        }
         ("triton_enable_empty_final_response", _) => return wrong_type(&name, "bool_param"),
         (name, _) if name.starts_with("triton_") => {
             return refuse(
@@ -115,14 +129,23 @@ fn parameter(
         ("sequence_id", _) => return wrong_type(&name, "int64_param or string_param"),
         ("sequence_start" | "sequence_end", Some(BoolParam(value))) => Parameter::Bool(value),
         ("sequence_start" | "sequence_end", _) => return wrong_type(&name, "bool_param"),
-        (_, Some(BoolParam(value))) => Parameter::Bool(value),
-        (_, Some(Int64Param(value))) => Parameter::Int(value),
-        (_, Some(StringParam(value))) => Parameter::String(value),
-        (_, Some(DoubleParam(value))) => Parameter::Double(value),
-        (_, Some(Uint64Param(_)) | None) => return wrong_type(&name, "int64_param, bool_param, or string_param"),
+        (_, choice) => own(&name, choice)?,
     };
     request.parameters.push((name, value));
     Ok(())
+}
+
+/// A parameter that means something to the model only.
+fn own(name: &str, choice: Option<ParameterChoice>) -> Result<Parameter, InferError> {
+    Ok(match choice {
+        Some(ParameterChoice::BoolParam(value)) => Parameter::Bool(value),
+        Some(ParameterChoice::Int64Param(value)) => Parameter::Int(value),
+        Some(ParameterChoice::StringParam(value)) => Parameter::String(value),
+        Some(ParameterChoice::DoubleParam(value)) => Parameter::Double(value),
+        Some(ParameterChoice::Uint64Param(_)) | None => {
+            return wrong_type(name, "int64_param, bool_param, or string_param");
+        }
+    })
 }
 
 fn not_negative(name: &str, value: i64) -> Result<u64, InferError> {

@@ -43,8 +43,8 @@ fn with_inputs(inputs: Vec<InferInputTensor>, raw: &[&'static [u8]]) -> ModelInf
     ModelInferRequest { id: "7".to_owned(), inputs, raw_input_contents, ..ModelInferRequest::default() }
 }
 
-fn ints(values: &[i32]) -> Option<InferTensorContents> {
-    Some(InferTensorContents { int_contents: values.to_vec(), ..InferTensorContents::default() })
+fn ints(values: &[i32]) -> InferTensorContents {
+    InferTensorContents { int_contents: values.to_vec(), ..InferTensorContents::default() }
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn w41_raw_entries_belong_to_inputs_in_order() {
 
 #[test]
 fn w41_an_input_has_one_source() {
-    let both = with_inputs(vec![input("I", "FP32", ints(&[1]))], &[b"12345678"]);
+    let both = with_inputs(vec![input("I", "FP32", Some(ints(&[1])))], &[b"12345678"]);
     assert_eq!(
         refusal(both),
         "contents field must not be specified when using raw_input_contents for 'I' for model 'm'"
@@ -70,7 +70,7 @@ fn w41_an_input_has_one_source() {
     assert_eq!(refusal(with_inputs(vec![input("J", "INT8", None)], &[])), neither);
     assert_eq!(refusal(with_inputs(vec![input("I", "FP32", None), input("J", "INT8", None)], &[b"12345678"])), neither);
     assert_eq!(
-        refusal(with_inputs(vec![input("I", "FP32", ints(&[1]))], &[])),
+        refusal(with_inputs(vec![input("I", "FP32", Some(ints(&[1])))], &[])),
         "unexpected explicit tensor data for input tensor 'I' for model 'm' of type 'INT32', expected datatype 'FP32'"
     );
 }
@@ -158,6 +158,6 @@ fn w44_classification_is_a_positive_integer() {
 fn unknown_datatypes_and_floods_of_inputs_are_refused() {
     let text = refusal(with_inputs(vec![input("I", "STRING", None)], &[b""]));
     assert_eq!(text, "[request id: 7] inference input 'I' data-type is '<invalid>', but model 'm' expects 'FP32'");
-    let many = (0..2 + SPARE_INPUTS + 1).map(|_| input("I", "FP32", None)).collect();
+    let many = (0..=2 + SPARE_INPUTS).map(|_| input("I", "FP32", None)).collect();
     assert!(refusal(with_inputs(many, &[])).contains("but got more than 18 inputs"));
 }

@@ -164,7 +164,9 @@ fn tensor(buffer: &mut BytesMut, output: &OutputTensor) {
     bytes(buffer, 2, datatype.as_bytes());
     if !output.shape.is_empty() {
         key(buffer, 3, shape);
-        output.shape.iter().for_each(|dim| encode_varint(*dim as u64, buffer));
+        for dim in &output.shape {
+            encode_varint(*dim as u64, buffer);
+        }
     }
 }
 

@@ -131,7 +131,7 @@ fn header_length(text: &[u8], body: usize) -> Result<usize, InferError> {
 /// The error of a body: a fault of syntax anywhere comes before whatever else was found, and the id may stand behind
 /// what the error is about.
 #[cold]
-fn explain(trouble: Trouble, json: &[u8]) -> InferError {
+pub(super) fn explain(trouble: Trouble, json: &[u8]) -> InferError {
     if matches!(trouble, Trouble::Wrong(_))
         && let Err(fault) = Reader::new(json).check()
     {
@@ -189,17 +189,10 @@ impl Decoder<'_> {
             return Err(Trouble::text("failed to get request params.: attempt to get members for non-object"));
         }
         reader.object(|reader, name| {
-            if name.starts_with("triton_") {
-                return Err(Trouble::text(
-                    "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.",
-                ));
-            }
             let value = reader.scalar()?;
             match name {
                 "binary_data_output" => self.form.binary = boolean(name, &value)?,
-                "timeout" => self.request.timeout_us = unsigned(name, &value)?,
-                "priority" => self.request.priority = unsigned(name, &value)?,
-                _ => self.request.parameters.push((name.to_owned(), parameter(name, value)?)),
+                _ => set_parameter(&mut self.request, name, value)?,
             }
             Ok(())
         })
@@ -258,6 +251,21 @@ impl Decoder<'_> {
         self.form.outputs.push(OutputForm { name, binary, classification });
         Ok(())
     }
+}
+
+/// Takes a parameter of a request, those with a meaning of their own too (W21).
+pub(super) fn set_parameter(request: &mut InferRequest, name: &str, value: Scalar<'_>) -> Result<(), Trouble> {
+    match name {
+        _ if name.starts_with("triton_") => {
+            return Err(Trouble::text(
+                "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.",
+            ));
+        }
+        "timeout" => request.timeout_us = unsigned(name, &value)?,
+        "priority" => request.priority = unsigned(name, &value)?,
+        _ => request.parameters.push((name.to_owned(), parameter(name, value)?)),
+    }
+    Ok(())
 }
 
 /// Reads the elements of the array that member `name` must be.

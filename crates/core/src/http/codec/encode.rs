@@ -140,19 +140,24 @@ fn parameters(json: &mut Vec<u8>, parameters: &Parameters) {
         }
         string(json, name);
         json.push(b':');
-        match value {
-            Parameter::Bool(value) => json.extend_from_slice(if *value { b"true" } else { b"false" }),
-            Parameter::Int(value) => signed(json, *value),
-            Parameter::Uint(value) => integer(json, *value),
-            Parameter::Double(value) => double(json, *value),
-            Parameter::String(value) => string(json, value),
-        }
+        self::value(json, value);
     }
     json.push(b'}');
 }
 
+/// The value of a parameter.
+pub(super) fn value(json: &mut Vec<u8>, value: &Parameter) {
+    match value {
+        Parameter::Bool(value) => json.extend_from_slice(if *value { b"true" } else { b"false" }),
+        Parameter::Int(value) => signed(json, *value),
+        Parameter::Uint(value) => integer(json, *value),
+        Parameter::Double(value) => double(json, *value),
+        Parameter::String(value) => string(json, value),
+    }
+}
+
 /// The elements of a tensor, flat (W24).
-fn data(json: &mut Vec<u8>, output: &OutputTensor) {
+pub(super) fn data(json: &mut Vec<u8>, output: &OutputTensor) {
     // A large output may be lent from the arena, where its worker could still write: what is printed is a copy of ours.
     let copy = (output.data.len() >= LENT).then(|| output.data.to_vec());
     let bytes = copy.as_deref().unwrap_or(&output.data);
@@ -206,7 +211,7 @@ fn strings(json: &mut Vec<u8>, mut rest: &[u8]) {
     }
 }
 
-fn string(json: &mut Vec<u8>, text: &str) {
+pub(super) fn string(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
     let bytes = text.as_bytes();
     let mut start = 0;
@@ -236,7 +241,7 @@ fn signed(json: &mut Vec<u8>, value: i64) {
     integer(json, value.unsigned_abs());
 }
 
-fn integer(json: &mut Vec<u8>, mut value: u64) {
+pub(super) fn integer(json: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {

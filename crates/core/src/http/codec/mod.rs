@@ -3,6 +3,7 @@
 mod data;
 mod decode;
 mod encode;
+mod generate;
 mod half;
 mod input;
 mod numbers;
@@ -11,6 +12,7 @@ mod reader;
 
 pub use decode::{DecodeOptions, ResponseForm, Target, decode};
 pub use encode::{Encoded, encode};
+pub use generate::{decode_generate, encode_generate};
 
 use reader::{Reader, Scalar};
 

@@ -2,6 +2,8 @@
 
 mod compression;
 mod gate;
+mod generate;
+mod http2;
 mod infer;
 mod limits;
 mod repository;
@@ -161,13 +163,33 @@ impl Client {
         let status = headers.split(' ').nth(1).unwrap().parse().unwrap();
         let mut reply = Reply { status, headers, body: Vec::new() };
         let length: usize = reply.header("content-length").map_or(0, |length| length.parse().unwrap());
-        if !head_only {
+        if reply.header("transfer-encoding") == Some("chunked") {
+            while let Some(chunk) = self.chunk() {
+                reply.body.extend_from_slice(&chunk);
+            }
+        } else if !head_only {
             while self.unread.len() < length {
                 assert!(self.more(), "the answer broke off: {reply:?}");
             }
             reply.body = self.unread.drain(..length).collect();
         }
         reply
+    }
+
+    /// The next chunk of a body; none behind the last one.
+    fn chunk(&mut self) -> Option<Vec<u8>> {
+        let end = loop {
+            match self.unread.windows(2).position(|window| window == b"\r\n") {
+                Some(end) => break end,
+                None => assert!(self.more(), "the answer broke off"),
+            }
+        };
+        let size = usize::from_str_radix(std::str::from_utf8(&self.unread[..end]).unwrap(), 16).unwrap();
+        while self.unread.len() < end + 2 + size + 2 {
+            assert!(self.more(), "the answer broke off");
+        }
+        let chunk = self.unread.drain(..end + 2 + size + 2).skip(end + 2).take(size).collect();
+        (size > 0).then_some(chunk)
     }
 
     fn is_closed(&mut self) -> bool {

@@ -17,7 +17,7 @@ fn statuses_and_bodies_of_routes() {
         ("GET", "/v2/models/nope/stats", 400, r#"{"error":"requested model 'nope' is not available"}"#),
         ("GET", "/v2/models/stats", 200, r#"{"model_stats":[]}"#),
         ("GET", "/v2/systemsharedmemory/status", 200, "[]"),
-        ("POST", "/v2/models/m/generate", 501, r#"{"error":"the generate extension is not offered yet"}"#),
+        ("POST", "/v2/models/m/generate", 404, r#"{"error":"Request for unknown model: 'm' is not found"}"#),
     ] {
         let reply = site.ask(method, path, "", "");
         assert_eq!((reply.status, reply.text().as_str()), (status, body), "{method} {path}");

@@ -262,14 +262,11 @@ def test_a_tensor_that_json_makes_too_large(wire):
     assert (answer.status, answer.error) == (400, text + HINT)
 
 
-def test_a_decoupled_model_has_no_single_response(wire, stub):
-    """E-decoupled."""
-    tensor = {"name": "IN", "shape": [1], "datatype": "INT32", "data": [2]}
-    text = "HTTP end point doesn't support models with decoupled transaction policy"
-    assert infer(wire, "square", tensor) == (501, text)
+def test_a_decoupled_model_has_no_single_response(stub):
+    """E-decoupled, over gRPC."""
     text = "ModelInfer RPC doesn't support models with decoupled transaction policy"
     sent = Input("IN", (1,), struct.pack("<i", 2), "INT32")
-    assert over_grpc(stub, Case("", text, "square", (sent,))) == ("UNIMPLEMENTED", text)
+    assert over_grpc(stub, Case("E-decoupled", text, "square", (sent,))) == ("UNIMPLEMENTED", text)
 
 
 def test_loading_where_loading_is_not_explicit(wire):

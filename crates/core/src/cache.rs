@@ -69,9 +69,14 @@ impl Cache {
         Arc::new(Self { limit, entries: Mutex::default() })
     }
 
+    /// Whether answers of this model are kept: there is a cache, and the model asks for it.
+    pub fn serves(&self, model: &ModelSpec) -> bool {
+        self.limit > 0 && model.response_cache
+    }
+
     /// Looks a request up where its model asks for it.
     pub fn look(&self, model: &Model, request: &InferRequest) -> Lookup {
-        if self.limit == 0 || !model.spec.response_cache {
+        if !self.serves(&model.spec) {
             return Lookup::Off;
         }
         let start = monotonic_ns();
@@ -80,7 +85,7 @@ impl Cache {
         let ns = monotonic_ns().saturating_sub(start);
         match found {
             Some(response) => {
-                model.statistics.cache_hit(ns);
+                model.statistics.cache_hit(start, ns);
                 Lookup::Hit(response)
             }
             None => Lookup::Miss(Miss {

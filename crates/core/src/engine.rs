@@ -139,6 +139,9 @@ impl Engine {
     pub fn publish(&self, spec: ModelSpec) -> Result<(), InferError> {
         let handles = self.workers.claim(&spec)?;
         let served = Served::new(spec);
+        if self.cache.serves(&served.spec) {
+            served.statistics.use_cache();
+        }
         let model = Model {
             spec: Arc::clone(&served.spec),
             statistics: Arc::clone(&served.statistics),

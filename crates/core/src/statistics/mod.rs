@@ -112,8 +112,6 @@ pub struct Statistics {
     batch_sizes: Histogram,
     first_responses: Histogram,
     responses: ResponseCounters,
-    cache_hit: Counter,
-    cache_miss: Counter,
     batches: ArcSwap<BTreeMap<u64, Arc<BatchCounters>>>,
     cached: AtomicBool,
     /// What frontends count.
@@ -224,17 +222,6 @@ impl Statistics {
     fn touch(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_inference.store(now.as_millis() as u64, Ordering::Relaxed);
-    }
-
-    /// One request answered from the response cache: a success without a run (W65).
-    pub fn cache_hit(&self, ns: u64) {
-        self.cache_hit.add(1, ns);
-        self.success.add(1, ns);
-    }
-
-    /// One request that the response cache did not know: looking it up and keeping its answer.
-    pub fn cache_miss(&self, ns: u64) {
-        self.cache_miss.add(1, ns);
     }
 
     /// One response of a decoupled model, the end of a request without one included.

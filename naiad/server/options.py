@@ -116,9 +116,7 @@ TABLE: tuple[Option, ...] = (
     _option(_RUN, "io-threads", "int", 2, "threads of the data plane"),
     _option(_RUN, "busy-poll-us", "int", 0, "microseconds to spin for a reply before sleeping"),
     _option(_RUN, "byte-budget", "int", 0, "bytes of all requests and arenas; 0 = a quarter of the memory"),
-    _option(
-        _RUN, "cache-config", "list", (), "local,size=BYTES: keep answers of models with response_cache"
-    ),
+    _option(_RUN, "cache-config", "list", (), "local,size=BYTES: keep answers of models with response_cache"),
     _option(_RUN, "response-cache-byte-size", "int", 0, "older spelling of --cache-config=local,size=BYTES"),
     _option(_RUN, "worker-linger-secs", "float", 60.0, "seconds that an idle zygote stays"),
 )

@@ -190,7 +190,9 @@ fn key(model: &Arc<ModelSpec>, request: &InferRequest) -> Key {
     let mut outputs: Vec<_> = request.outputs.iter().collect();
     outputs.sort();
     number(&mut hasher, outputs.len());
-    outputs.iter().for_each(|name| bytes(&mut hasher, name.as_bytes()));
+    for name in &outputs {
+        bytes(&mut hasher, name.as_bytes());
+    }
     let mut parameters: Vec<_> = request.parameters.iter().collect();
     parameters.sort_by(|one, other| one.0.cmp(&other.0));
     for (name, value) in parameters {

@@ -83,17 +83,24 @@ def _dynamic(message: Any) -> DynamicBatching | None:
     if not message.HasField("dynamic_batching") or message.max_batch_size == 0:
         return None
     batching = message.dynamic_batching
-    policy = batching.default_queue_policy
+    levels = batching.priority_queue_policy
     return DynamicBatching(
         preferred_batch_sizes=tuple(sorted(batching.preferred_batch_size)),
         max_queue_delay_us=batching.max_queue_delay_microseconds,
         preserve_ordering=batching.preserve_ordering,
-        queue_policy=QueuePolicy(
-            max_queue_size=policy.max_queue_size,
-            default_timeout_us=policy.default_timeout_microseconds,
-            allow_timeout_override=policy.allow_timeout_override,
-            timeout_delays=policy.timeout_action == 1,
-        ),
+        queue_policy=_policy(batching.default_queue_policy),
+        priority_levels=batching.priority_levels,
+        default_priority_level=batching.default_priority_level,
+        priority_policies={level: _policy(levels[level]) for level in sorted(levels)},
+    )
+
+
+def _policy(policy: Any) -> QueuePolicy:
+    return QueuePolicy(
+        max_queue_size=policy.max_queue_size,
+        default_timeout_us=policy.default_timeout_microseconds,
+        allow_timeout_override=policy.allow_timeout_override,
+        timeout_delays=policy.timeout_action == 1,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,10 @@ class DynamicBatching:
     max_queue_delay_us: int = 0
     preserve_ordering: bool = False
     queue_policy: QueuePolicy = QueuePolicy()
+    priority_levels: int = 0
+    default_priority_level: int = 0
+    priority_policies: Mapping[int, QueuePolicy] = field(default_factory=dict)
+    """Of levels that have one of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

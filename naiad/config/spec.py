@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from naiad.config.model import ModelConfig, TensorConfig
+from naiad.config.model import ModelConfig, QueuePolicy, TensorConfig
 
 DEFAULT_QUEUE_BOUND = 65_536
 
@@ -26,7 +26,8 @@ def model_spec(
     if config.dynamic_batching is not None:
         dynamic = config.dynamic_batching
         policy = dynamic.queue_policy
-        if policy.max_queue_size:
+        # With priorities the bound of the configuration is that of each level.
+        if policy.max_queue_size and not dynamic.priority_levels:
             bound = min(bound, policy.max_queue_size)
         scheduler = {
             "kind": "dynamic",
@@ -36,6 +37,10 @@ def model_spec(
             "default_timeout_us": policy.default_timeout_us,
             "allow_timeout_override": policy.allow_timeout_override,
             "timeout_delays": policy.timeout_delays,
+            "priority_levels": dynamic.priority_levels,
+            "default_priority_level": dynamic.default_priority_level,
+            "priority_policies": [_policy(level, own) for level, own in dynamic.priority_policies.items()],
+            "level_queue_size": (policy.max_queue_size or None) if dynamic.priority_levels else None,
             "hold_until": hold_until,
         }
     return {
@@ -53,6 +58,16 @@ def model_spec(
         "workers": list(workers),
         "default_version": False,
         "load_us": 0,
+    }
+
+
+def _policy(level: int, policy: QueuePolicy) -> dict[str, Any]:
+    return {
+        "level": level,
+        "max_queue_size": policy.max_queue_size or None,
+        "default_timeout_us": policy.default_timeout_us,
+        "allow_timeout_override": policy.allow_timeout_override,
+        "timeout_delays": policy.timeout_delays,
     }
 
 

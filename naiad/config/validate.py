@@ -93,8 +93,20 @@ def _batching(message: Any, fail: Any) -> None:
                 "dynamic_batching.preferred_batch_size",
                 f"expected 1 to max_batch_size {message.max_batch_size}, got {size}",
             )
-    levels = batching.priority_levels
-    if levels:
-        fail("dynamic_batching.priority_levels", "priorities come with a later version of Naiad")
-    if batching.preserve_ordering and batching.default_queue_policy.timeout_action == 1:
+    _priorities(batching, fail)
+    policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
+    if batching.preserve_ordering and any(policy.timeout_action == 1 for policy in policies):
         fail("dynamic_batching", "preserve_ordering does not go with timeout_action DELAY")
+    if batching.preserve_ordering and batching.priority_levels > 1:
+        fail("dynamic_batching", "preserve_ordering does not go with more than one priority level")
+
+
+def _priorities(batching: Any, fail: Any) -> None:
+    levels, default = batching.priority_levels, batching.default_priority_level
+    if levels and not 1 <= default <= levels:
+        fail("dynamic_batching.default_priority_level", f"expected 1 to priority_levels {levels}, got {default}")
+    if default and not levels:
+        fail("dynamic_batching.default_priority_level", f"expected none where priority_levels is 0, got {default}")
+    for level in sorted(batching.priority_queue_policy):
+        if not 1 <= level <= levels:
+            fail("dynamic_batching.priority_queue_policy", f"expected levels of 1 to {levels}, got {level}")

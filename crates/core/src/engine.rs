@@ -222,3 +222,7 @@ mod stream_tests;
 #[cfg(test)]
 #[path = "deadline_tests.rs"]
 mod deadline_tests;
+
+#[cfg(test)]
+#[path = "priority_tests.rs"]
+mod priority_tests;

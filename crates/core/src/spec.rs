@@ -82,9 +82,37 @@ pub enum SchedulerSpec {
         allow_timeout_override: bool,
         /// `true` = serve after all others instead of refusing at the timeout.
         timeout_delays: bool,
+        /// How many levels of priority there are, 1 the highest; 0 = none.
+        #[serde(default)]
+        priority_levels: u64,
+        /// The level of a request that names none.
+        #[serde(default)]
+        default_priority_level: u64,
+        /// The queue policies of levels that have one of their own.
+        #[serde(default)]
+        priority_policies: Vec<QueuePolicy>,
+        /// Requests that may wait in a level without a policy of its own.
+        #[serde(default)]
+        level_queue_size: Option<usize>,
         /// Test hook: form nothing until so many requests are queued, once. 0 = off.
         hold_until: usize,
     },
+}
+
+/// How long the requests of one level of priority may wait, and how many.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueuePolicy {
+    /// The level.
+    pub level: u64,
+    /// Requests that may wait; `None` = as many as the model's queue holds.
+    pub max_queue_size: Option<usize>,
+    /// From enqueueing to the refusal, 0 = never.
+    pub default_timeout_us: u64,
+    /// Whether a request's `timeout` may shorten the default.
+    pub allow_timeout_override: bool,
+    /// `true` = serve after all others of the level instead of refusing at the timeout.
+    pub timeout_delays: bool,
 }
 
 /// One row of the repository index as Python last saw it.

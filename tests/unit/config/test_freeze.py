@@ -136,9 +136,32 @@ BROKEN = {
         TENSOR.format("4", "allow_ragged_batch: true"),
         "input 'x'.allow_ragged_batch: ragged batches come with a later version of Naiad",
     ),
-    "priorities": (
-        IO + "max_batch_size: 2 dynamic_batching { priority_levels: 2 default_priority_level: 1 }",
-        "dynamic_batching.priority_levels: priorities come with a later version of Naiad",
+    "default priority": (
+        IO + "max_batch_size: 2 dynamic_batching { priority_levels: 2 default_priority_level: 3 }",
+        "dynamic_batching.default_priority_level: expected 1 to priority_levels 2, got 3",
+    ),
+    "no default priority": (
+        IO + "max_batch_size: 2 dynamic_batching { priority_levels: 2 }",
+        "dynamic_batching.default_priority_level: expected 1 to priority_levels 2, got 0",
+    ),
+    "default priority without levels": (
+        IO + "max_batch_size: 2 dynamic_batching { default_priority_level: 1 }",
+        "dynamic_batching.default_priority_level: expected none where priority_levels is 0, got 1",
+    ),
+    "policy of no level": (
+        IO + "max_batch_size: 2 dynamic_batching { priority_levels: 2 default_priority_level: 1 "
+        "priority_queue_policy { key: 3 value { } } }",
+        "dynamic_batching.priority_queue_policy: expected levels of 1 to 2, got 3",
+    ),
+    "ordered priorities": (
+        IO + "max_batch_size: 2 dynamic_batching { priority_levels: 2 default_priority_level: 1 "
+        "preserve_ordering: true }",
+        "dynamic_batching: preserve_ordering does not go with more than one priority level",
+    ),
+    "ordered delay of a level": (
+        IO + "max_batch_size: 2 dynamic_batching { priority_levels: 1 default_priority_level: 1 "
+        "preserve_ordering: true priority_queue_policy { key: 1 value { timeout_action: DELAY } } }",
+        "dynamic_batching: preserve_ordering does not go with timeout_action DELAY",
     ),
 }
 

@@ -67,3 +67,19 @@ def test_without_batching_the_scheduler_is_direct():
 def test_a_bounded_queue_is_bounded():
     document = spec(IO + "max_batch_size: 4 dynamic_batching { default_queue_policy { max_queue_size: 3 } }")
     assert document["max_queue_size"] == 3
+
+
+def test_levels_of_priority_have_their_own_policies():
+    text = """max_batch_size: 4 dynamic_batching {
+        priority_levels: 3 default_priority_level: 2 default_queue_policy { max_queue_size: 3 }
+        priority_queue_policy { key: 1 value {
+            timeout_action: DELAY default_timeout_microseconds: 7 allow_timeout_override: true max_queue_size: 9 } }
+    }"""
+    document = spec(IO + text)
+    scheduler = document["scheduler"]
+    assert (scheduler["priority_levels"], scheduler["default_priority_level"]) == (3, 2)
+    (policy,) = scheduler["priority_policies"]
+    assert set(policy) == declared("QueuePolicy")
+    assert list(policy.values()) == [1, 9, 7, True, True]
+    assert scheduler["level_queue_size"] == 3
+    assert document["max_queue_size"] == DEFAULT_QUEUE_BOUND, "the bound is each level's"

@@ -10,10 +10,15 @@ use tokio::task::block_in_place;
 use super::body::ResponseBody;
 use super::codec::{self, DecodeOptions, Target};
 use super::compression::{self, Encoding};
+use super::deadline;
+use super::error::HttpError;
 use super::limits::Part;
 use super::{Answer, Call};
+use crate::error::Code;
 
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+const DECOUPLED: &str = "HTTP end point doesn't support models with decoupled transaction policy";
 
 /// JSON of this size takes long enough to parse or print that other requests get another thread meanwhile.
 const HEAVY: usize = 1 << 20;
@@ -25,6 +30,10 @@ pub async fn infer(call: &mut Call) -> Answer {
     let version = call.entry.version;
     // Unknown models are refused before their inputs are read.
     let model = shared.engine.registry().find(&target, version).map_err(|error| call.refuse(error, &target))?;
+    if model.spec.decoupled {
+        return Err(HttpError::of(Code::Unsupported, DECOUPLED));
+    }
+    let deadline = deadline::of(&call.headers)?;
     let part = part(&call.headers);
     let body = call.read(part).await?;
     let place = Target {
@@ -36,6 +45,7 @@ pub async fn infer(call: &mut Call) -> Answer {
     let json = if part == Part::Json { body.len() } else { 0 };
     let decoded = beside(json, || codec::decode(&model.spec, place, body, options));
     let (mut request, form) = decoded.map_err(|error| call.refuse(error, &target))?;
+    request.deadline = deadline;
     call.forward(&mut request)?;
     request.deadline = call.deadline()?;
     let answer = shared.engine.infer(request).await.map_err(|error| call.refuse(error, &target))?;

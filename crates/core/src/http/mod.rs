@@ -5,6 +5,7 @@ pub mod codec;
 pub(crate) mod compression;
 pub(crate) mod connection;
 pub(crate) mod cors;
+mod deadline;
 mod eager;
 pub mod error;
 pub mod host;

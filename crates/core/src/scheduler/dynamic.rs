@@ -1,12 +1,13 @@
 //! The dynamic batcher: merges waiting requests by the exact rules of the features page, section 5.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::queue::{Decision, Policy, Waiting};
 use crate::request::InferRequest;
-use crate::spec::{ModelSpec, SchedulerSpec};
+use crate::spec::{ModelSpec, QueuePolicy, SchedulerSpec};
 
 /// Requests of one call at most, so that two calls fit into a worker's tables and a call into a frame.
 pub const MAX_REQUESTS: usize = 512;
@@ -17,6 +18,15 @@ const MAX_LISTED: usize = 64;
 /// A queue bound below which the line, and not a worker's channel, has to hold the waiting requests.
 const DEFAULT_QUEUE_SIZE: usize = 65_536;
 
+/// Without a queue policy nobody is refused for waiting.
+const PATIENT: QueuePolicy = QueuePolicy {
+    level: 0,
+    max_queue_size: None,
+    default_timeout_us: 0,
+    allow_timeout_override: false,
+    timeout_delays: false,
+};
+
 /// The dynamic batcher of one model version.
 #[derive(Clone, Debug)]
 pub struct Dynamic {
@@ -24,9 +34,10 @@ pub struct Dynamic {
     preferred: Vec<u32>,
     delay: Duration,
     preserve_ordering: bool,
-    default_timeout: Duration,
-    allow_timeout_override: bool,
-    timeout_delays: bool,
+    policy: QueuePolicy,
+    levels: u64,
+    default_level: u64,
+    policies: BTreeMap<u64, QueuePolicy>,
     hold_until: usize,
     depth: usize,
     max_requests: usize,
@@ -41,9 +52,10 @@ impl Dynamic {
             preferred: vec![max_batch_size],
             delay: Duration::ZERO,
             preserve_ordering: false,
-            default_timeout: Duration::ZERO,
-            allow_timeout_override: false,
-            timeout_delays: false,
+            policy: PATIENT,
+            levels: 0,
+            default_level: 0,
+            policies: BTreeMap::new(),
             hold_until: 0,
             depth: 2,
             max_requests: if spec.decoupled { MAX_LISTED } else { MAX_REQUESTS },
@@ -55,6 +67,10 @@ impl Dynamic {
             default_timeout_us,
             allow_timeout_override,
             timeout_delays,
+            priority_levels,
+            default_priority_level,
+            priority_policies,
+            level_queue_size,
             hold_until,
         } = &spec.scheduler
         {
@@ -63,15 +79,26 @@ impl Dynamic {
             }
             batcher.delay = Duration::from_micros(*max_queue_delay_us);
             batcher.preserve_ordering = *preserve_ordering;
-            batcher.default_timeout = Duration::from_micros(*default_timeout_us);
-            batcher.allow_timeout_override = *allow_timeout_override;
-            batcher.timeout_delays = *timeout_delays;
+            batcher.policy = QueuePolicy {
+                level: 0,
+                max_queue_size: *level_queue_size,
+                default_timeout_us: *default_timeout_us,
+                allow_timeout_override: *allow_timeout_override,
+                timeout_delays: *timeout_delays,
+            };
+            batcher.levels = *priority_levels;
+            batcher.default_level = *default_priority_level;
+            batcher.policies = priority_policies.iter().map(|policy| (policy.level, *policy)).collect();
             batcher.hold_until = *hold_until;
             // With a queue policy a request leaves the line only for a waiting worker, so that bounds and timeouts bite.
-            let policy = *default_timeout_us > 0 || spec.max_queue_size < DEFAULT_QUEUE_SIZE;
-            batcher.depth = if policy { 1 } else { 2 };
+            let bound = *default_timeout_us > 0 || spec.max_queue_size < DEFAULT_QUEUE_SIZE;
+            batcher.depth = if bound || *priority_levels > 0 { 1 } else { 2 };
         }
         batcher
+    }
+
+    fn policy(&self, level: u64) -> &QueuePolicy {
+        self.policies.get(&level).unwrap_or(&self.policy)
     }
 
     fn largest_preferred(&self) -> u32 {
@@ -138,17 +165,26 @@ impl Policy for Dynamic {
         Decision::Wait(Some(ripe)) // rule 5
     }
 
-    fn patience(&self, request: &InferRequest) -> Option<Duration> {
-        if self.default_timeout.is_zero() {
-            return None;
-        }
-        let own = Duration::from_micros(request.timeout_us);
-        let shorter = self.allow_timeout_override && !own.is_zero() && own < self.default_timeout;
-        Some(if shorter { own } else { self.default_timeout })
+    fn level(&self, request: &InferRequest) -> u64 {
+        if (1..=self.levels).contains(&request.priority) { request.priority } else { self.default_level }
     }
 
-    fn delays_expired(&self) -> bool {
-        self.timeout_delays
+    fn bound(&self, level: u64) -> Option<usize> {
+        self.policy(level).max_queue_size
+    }
+
+    fn patience(&self, request: &InferRequest) -> Option<Duration> {
+        let policy = self.policy(self.level(request));
+        if policy.default_timeout_us == 0 {
+            return None;
+        }
+        let own = request.timeout_us;
+        let shorter = policy.allow_timeout_override && own > 0 && own < policy.default_timeout_us;
+        Some(Duration::from_micros(if shorter { own } else { policy.default_timeout_us }))
+    }
+
+    fn delays_expired(&self, level: u64) -> bool {
+        self.policy(level).timeout_delays
     }
 
     fn preserves_ordering(&self) -> bool {

@@ -28,9 +28,10 @@ fn batcher(max: u32, preferred: &[u32], delay: Duration) -> Dynamic {
         preferred: preferred.to_vec(),
         delay,
         preserve_ordering: false,
-        default_timeout: Duration::ZERO,
-        allow_timeout_override: false,
-        timeout_delays: false,
+        policy: PATIENT,
+        levels: 0,
+        default_level: 0,
+        policies: BTreeMap::new(),
         hold_until: 0,
         depth: 2,
         max_requests: MAX_REQUESTS,
@@ -120,9 +121,8 @@ async fn a_held_batcher_forms_nothing_until_the_line_is_long_enough_once() {
     assert_eq!(decide(&mut held, &[1], MS), Decision::Run(1));
 }
 
-#[test]
-fn a_request_may_only_shorten_the_timeout_and_only_if_allowed() {
-    let request = |timeout_us| InferRequest {
+fn request(timeout_us: u64) -> InferRequest {
+    InferRequest {
         model: "m".into(),
         version: None,
         id: String::new(),
@@ -132,13 +132,31 @@ fn a_request_may_only_shorten_the_timeout_and_only_if_allowed() {
         priority: 0,
         inputs: Vec::new(),
         outputs: Vec::new(),
-    };
+    }
+}
+
+#[test]
+fn a_request_may_only_shorten_the_timeout_and_only_if_allowed() {
     let mut batcher = batcher(8, &[8], MS);
     assert_eq!(batcher.patience(&request(5)), None, "default 0 means no timeout at all");
-    batcher.default_timeout = MS;
+    batcher.policy.default_timeout_us = 1000;
     assert_eq!(batcher.patience(&request(5)), Some(MS));
-    batcher.allow_timeout_override = true;
+    batcher.policy.allow_timeout_override = true;
     assert_eq!(batcher.patience(&request(5)), Some(Duration::from_micros(5)));
     assert_eq!(batcher.patience(&request(5000)), Some(MS));
     assert_eq!(batcher.patience(&request(0)), Some(MS));
+}
+
+#[test]
+fn a_level_has_its_own_policy_or_the_default_one() {
+    let mut batcher = batcher(8, &[8], MS);
+    batcher.levels = 3;
+    batcher.default_level = 2;
+    batcher.policies.insert(1, QueuePolicy { default_timeout_us: 7, timeout_delays: true, ..PATIENT });
+    let request = |priority| InferRequest { priority, ..request(0) };
+    let levels: Vec<_> = [0, 1, 2, 3, 4, u64::MAX].map(|priority| batcher.level(&request(priority))).into();
+    assert_eq!(levels, [2, 1, 2, 3, 2, 2]);
+    assert_eq!(batcher.patience(&request(1)), Some(Duration::from_micros(7)));
+    assert_eq!(batcher.patience(&request(3)), None);
+    assert!(batcher.delays_expired(1) && !batcher.delays_expired(2));
 }

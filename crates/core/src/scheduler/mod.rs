@@ -68,6 +68,8 @@ pub struct Job {
     pub enqueued: Instant,
     /// The same on the workers' clock, for statistics.
     pub arrived: u64,
+    /// Its level of priority; lower ones are served first.
+    pub level: u64,
     /// When it may no longer wait.
     pub expires: Option<Instant>,
     reply: ReplyTo,

@@ -141,7 +141,7 @@ impl Handle {
             _ => 0,
         };
         let (enqueued, arrived) = (Instant::now(), monotonic_ns());
-        let job = Job { request, rows, enqueued, arrived, expires: None, reply, permit };
+        let job = Job { request, rows, enqueued, arrived, level: 0, expires: None, reply, permit };
         // It may be found in the registry just before it is retired.
         let gone = |_| InferError::NoVersion { model: spec.name.clone() };
         self.messages.send(Message::Enqueue(Box::new(job))).map_err(gone)
@@ -232,6 +232,12 @@ impl<P: Policy> Owner<P> {
     }
 
     fn enqueue(&mut self, mut job: BoxedJob) {
+        job.level = self.policy.level(&job.request);
+        if self.policy.bound(job.level).is_some_and(|bound| self.line.level_len(job.level) >= bound) {
+            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+            let id = shown_id(&job.request.id);
+            return job.answer(Err(InferError::QueueFull { id }));
+        }
         job.expires = self.policy.patience(&job.request).map(|patience| job.enqueued + patience);
         if self.policy.preserves_ordering() {
             let (after, next) = oneshot::channel();
@@ -273,7 +279,7 @@ impl<P: Policy> Owner<P> {
                 handle.sweep();
             }
         }
-        left += self.line.expire(now, self.policy.delays_expired(), statistics);
+        left += self.line.expire(now, |level| self.policy.delays_expired(level), statistics);
         self.shared.queued.fetch_sub(left, Ordering::Relaxed);
         let ripe = self.dispatch(now);
         let retire = self.retire(now);

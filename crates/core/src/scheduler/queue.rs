@@ -60,8 +60,18 @@ pub trait Policy: std::fmt::Debug + Send + 'static {
         None
     }
 
-    /// Whether an expired request is served after all others instead of being refused.
-    fn delays_expired(&self) -> bool {
+    /// The level of priority of a request; lower ones are served first.
+    fn level(&self, _request: &InferRequest) -> u64 {
+        0
+    }
+
+    /// How many requests of a level may wait; `None` = as many as the model's queue holds.
+    fn bound(&self, _level: u64) -> Option<usize> {
+        None
+    }
+
+    /// Whether an expired request is served after all others of its level instead of being refused.
+    fn delays_expired(&self, _level: u64) -> bool {
         false
     }
 
@@ -76,38 +86,80 @@ pub trait Policy: std::fmt::Debug + Send + 'static {
     }
 }
 
+/// Levels that are kept though nobody waits in them, so that a line does not allocate for each request.
+const KEPT_LEVELS: usize = 16;
+
+/// The waiting requests of one level of priority.
+#[derive(Debug, Default)]
+struct Level {
+    number: u64,
+    on_time: VecDeque<BoxedJob>,
+    /// Expired ones that are served after the others.
+    late: VecDeque<BoxedJob>,
+}
+
+impl Level {
+    fn len(&self) -> usize {
+        self.on_time.len() + self.late.len()
+    }
+}
+
 /// The waiting requests.
 #[derive(Debug, Default)]
 pub struct Line {
-    on_time: VecDeque<BoxedJob>,
-    /// Expired ones that are served after all others.
-    late: VecDeque<BoxedJob>,
-    /// No request of `on_time` expires before this.
+    /// By number: the first are served first.
+    levels: Vec<Level>,
+    /// Over all levels.
+    length: usize,
+    /// No request that is on time expires before this.
     next_expiry: Option<Instant>,
 }
 
 impl Line {
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.on_time.len() + self.late.len()
+        self.length
     }
 
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.length == 0
     }
 
-    /// Adds a request at the end.
+    /// How many wait in one level of priority.
+    pub fn level_len(&self, number: u64) -> usize {
+        self.levels.iter().find(|level| level.number == number).map_or(0, Level::len)
+    }
+
+    /// Adds a request at the end of its level.
     pub fn push(&mut self, job: BoxedJob) {
         self.note_expiry(job.expires);
-        self.on_time.push_back(job);
+        self.length += 1;
+        self.level(job.level).on_time.push_back(job);
     }
 
-    /// Puts requests back to the front, in their order.
+    /// Puts requests back to the front of their levels, in their order.
     pub fn push_front(&mut self, jobs: Vec<BoxedJob>) {
         for job in jobs.into_iter().rev() {
             self.note_expiry(job.expires);
-            self.on_time.push_front(job);
+            self.length += 1;
+            self.level(job.level).on_time.push_front(job);
+        }
+    }
+
+    fn level(&mut self, number: u64) -> &mut Level {
+        let found = self.levels.binary_search_by_key(&number, |level| level.number);
+        let position = found.unwrap_or_else(|position| {
+            self.levels.insert(position, Level { number, ..Level::default() });
+            position
+        });
+        &mut self.levels[position]
+    }
+
+    /// Forgets levels that nobody uses: a client chooses how many there are.
+    fn tidy(&mut self) {
+        if self.levels.len() > KEPT_LEVELS {
+            self.levels.retain(|level| level.len() > 0);
         }
     }
 
@@ -117,14 +169,19 @@ impl Line {
 
     /// The waiting requests in the order in which they are served.
     pub fn iter(&self) -> impl Iterator<Item = &Job> {
-        self.on_time.iter().chain(&self.late).map(|job| &**job)
+        self.levels.iter().flat_map(|level| level.on_time.iter().chain(&level.late)).map(|job| &**job)
     }
 
     /// Takes the first `count` requests.
     pub fn take(&mut self, count: usize) -> Vec<BoxedJob> {
-        let first = count.min(self.on_time.len());
-        let mut jobs: Vec<_> = self.on_time.drain(..first).collect();
-        jobs.extend(self.late.drain(..(count - first).min(self.late.len())));
+        let mut jobs = Vec::with_capacity(count.min(self.length));
+        for level in &mut self.levels {
+            for queue in [&mut level.on_time, &mut level.late] {
+                jobs.extend(queue.drain(..(count - jobs.len()).min(queue.len())));
+            }
+        }
+        self.length -= jobs.len();
+        self.tidy();
         jobs
     }
 
@@ -135,7 +192,6 @@ impl Line {
 
     /// Throws out cancelled requests; answers how many.
     pub fn sweep(&mut self, statistics: &Statistics) -> usize {
-        let before = self.len();
         let keep = |job: &BoxedJob| {
             let cancelled = job.is_cancelled();
             if cancelled {
@@ -143,32 +199,45 @@ impl Line {
             }
             !cancelled
         };
-        self.on_time.retain(keep);
-        self.late.retain(keep);
-        before - self.len()
+        for level in &mut self.levels {
+            level.on_time.retain(keep);
+            level.late.retain(keep);
+        }
+        self.recount()
     }
 
-    /// Refuses what has expired, or moves it behind all others; answers how many left the line.
-    pub fn expire(&mut self, now: Instant, delay: bool, statistics: &Statistics) -> usize {
+    /// Refuses what has expired, or moves it behind the others of its level where `delay` says so; answers how many
+    /// left the line.
+    pub fn expire(&mut self, now: Instant, delay: impl Fn(u64) -> bool, statistics: &Statistics) -> usize {
         if self.next_expiry.is_none_or(|next| next > now) {
             return 0;
         }
         self.next_expiry = None;
-        let mut refused = 0;
-        for mut job in std::mem::take(&mut self.on_time) {
-            if job.expires.is_none_or(|expires| expires > now) {
-                self.note_expiry(job.expires);
-                self.on_time.push_back(job);
-            } else if delay {
-                job.expires = None;
-                self.late.push_back(job);
-            } else {
-                statistics.failed(job.arrived);
-                let id = shown_id(&job.request.id);
-                job.answer(Err(InferError::QueueTimeout { id }));
-                refused += 1;
+        let mut next = None;
+        for level in &mut self.levels {
+            for mut job in std::mem::take(&mut level.on_time) {
+                if job.expires.is_none_or(|expires| expires > now) {
+                    next = [next, job.expires].into_iter().flatten().min();
+                    level.on_time.push_back(job);
+                } else if delay(level.number) {
+                    job.expires = None;
+                    level.late.push_back(job);
+                } else {
+                    statistics.failed(job.arrived);
+                    let id = shown_id(&job.request.id);
+                    job.answer(Err(InferError::QueueTimeout { id }));
+                }
             }
         }
-        refused
+        self.note_expiry(next);
+        self.recount()
+    }
+
+    /// Counts again after requests have left; answers how many.
+    fn recount(&mut self) -> usize {
+        let before = self.length;
+        self.length = self.levels.iter().map(Level::len).sum();
+        self.tidy();
+        before - self.length
     }
 }

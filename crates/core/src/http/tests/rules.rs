@@ -95,3 +95,23 @@ fn w3_options_is_answered_to_listed_pages_only() {
     let origin = format!("Origin: http://localhost\r\n{asked}");
     assert_eq!(none.ask("OPTIONS", "/v2/models/m/infer", &origin, "").status, 405);
 }
+
+/// A client says how long it waits; a model with several responses has no single answer (E-decoupled).
+#[test]
+fn waiting_has_an_end_and_a_decoupled_model_is_refused() {
+    let site = Site::new(&json!({}));
+    let runtime = runtime();
+    {
+        let _context = runtime.enter();
+        let _stuck = site.publish("m", &json!({}));
+        let _stream = site.publish("n", &json!({"decoupled": true}));
+    }
+    let late = site.ask("POST", "/v2/models/m/infer", "X-Request-Timeout: 0.05\r\n", BODY);
+    assert_eq!((late.status, late.error().as_str()), (503, "[request id: 7] Request timeout expired"));
+    let wrong = site.ask("POST", "/v2/models/m/infer", "X-Request-Timeout: soon\r\n", BODY);
+    let text = "header 'X-Request-Timeout': expected seconds above 0 such as 2.5, got 'soon'";
+    assert_eq!((wrong.status, wrong.error().as_str()), (400, text));
+    let refused = site.post("/v2/models/n/infer", BODY);
+    let text = "HTTP end point doesn't support models with decoupled transaction policy";
+    assert_eq!((refused.status, refused.error().as_str()), (501, text));
+}

@@ -126,6 +126,20 @@ def test_w57_w52_a_cancelled_stream_cancels_its_requests(server, client, answers
     server.until(lambda: _cancelled(server, "held") > cancelled, 30, "the request was not cancelled")
 
 
+def test_w52_a_cancelled_call_cancels_its_request(server):
+    cancelled = _cancelled(server, "held")
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+        def was_cancelled() -> bool:
+            held = stub.ModelInfer.future(_request("held"))
+            stub.ModelInfer(_request("m"))  # so that the first one has most likely arrived; else it is tried again
+            held.cancel()
+            return _cancelled(server, "held") > cancelled
+
+        server.until(was_cancelled, 30, "the request was not cancelled")
+
+
 def test_w52_a_deadline_drops_the_queued_request(server, client):
     before = server.get("/v2/models/held/stats").json["model_stats"][0]
     with pytest.raises(triton.InferenceServerException) as caught:

@@ -184,7 +184,6 @@ async def test_load_with_a_configuration(client):
 
 @pytest.mark.xfail(strict=True, reason="trace settings are not built yet")
 async def test_trace_settings(client):
-    """W79."""
 
     def setting(answer: Any, name: str) -> Any:
         return answer["settings"][name]["value"] if client.grpc else answer[name]
@@ -201,7 +200,6 @@ async def test_trace_settings(client):
 
 @pytest.mark.xfail(strict=True, reason="log settings are not built yet")
 async def test_log_settings(client):
-    """W80."""
     answer = await client.call("get_log_settings")
     assert "log_verbose_level" in (answer["settings"] if client.grpc else answer)
     for level in (1, 0):
@@ -212,7 +210,7 @@ async def test_log_settings(client):
 
 @pytest.mark.xfail(strict=True, reason="client shared memory is not built yet")
 async def test_system_shared_memory(client):
-    """W76, W77: data that travels in a region both ways."""
+    """Data that travels in a region both ways."""
     size = ROW.nbytes
     region = shared_memory.create_shared_memory_region("both", f"/naiad-{client.name}", 2 * size)
     try:

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::queue::{Decision, Policy, Waiting};
 use crate::request::InferRequest;
 use crate::spec::{ModelSpec, QueuePolicy, SchedulerSpec};
-use crate::spec::{ModelSpec, SchedulerSpec};
 use crate::statistics::reasons::Alone;
 
 /// Requests of one call at most, so that two calls fit into a worker's tables and a call into a frame.

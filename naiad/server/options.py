@@ -77,6 +77,11 @@ TABLE: tuple[Option, ...] = (
     _option(_GRPC, "reuse-grpc-port", "bool", False, "share the port with other processes"),
     _option(_GRPC, "grpc-restricted-protocol", "list", (), "CATEGORY[,…]:KEY=VALUE: ask for metadata; repeatable"),
     _option(_GRPC, "grpc-header-forward-pattern", "text", "", "metadata whose names fit become request parameters"),
+    _option(_GRPC, "grpc-use-ssl", "bool", False, "encrypt; needs --grpc-server-cert and --grpc-server-key"),
+    _option(_GRPC, "grpc-use-ssl-mutual", "bool", False, "the same, and ask clients for a certificate, too"),
+    _option(_GRPC, "grpc-server-cert", "path", None, "certificate in PEM, then those up to its authority"),
+    _option(_GRPC, "grpc-server-key", "path", None, "private key of the certificate, in PEM"),
+    _option(_GRPC, "grpc-root-cert", "path", None, "authorities of the clients' certificates, in PEM"),
     _option(_GRPC, "grpc-infer-response-compression-level", "text", "none", "none, low, medium or high"),
     _option(_GRPC, "grpc-keepalive-time", "int", 7_200_000, "milliseconds of silence before the client is asked"),
     _option(_GRPC, "grpc-keepalive-timeout", "int", 20_000, "milliseconds that the client gets to answer"),
@@ -119,7 +124,6 @@ ALIASES = {"model-store": "model-repository", "strict-model-config": "disable-au
 
 LATER = frozenset({
     "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory", "cache-config",
-    "grpc-use-ssl", "grpc-use-ssl-mutual",
     "metrics-config", "model-namespacing",
     "rate-limit", "rate-limit-resource", "response-cache-byte-size", "trace-config", "trace-file", "trace-level",
     "trace-rate", "trace-count", "trace-log-frequency",
@@ -172,6 +176,11 @@ class ServeOptions:
     reuse_grpc_port: bool
     grpc_restricted_protocol: tuple[str, ...]
     grpc_header_forward_pattern: str
+    grpc_use_ssl: bool
+    grpc_use_ssl_mutual: bool
+    grpc_server_cert: Path | None
+    grpc_server_key: Path | None
+    grpc_root_cert: Path | None
     grpc_infer_response_compression_level: str
     grpc_keepalive_time: int
     grpc_keepalive_timeout: int
@@ -302,6 +311,20 @@ def _check_rules(options: ServeOptions) -> None:
             _refuse(f"option --{name}: expected 0 to 65535, got {port}")
 
 
+def _check_tls(options: ServeOptions) -> None:
+    """A certificate comes with its key, and encryption with both."""
+    if (options.http_tls_cert is None) != (options.http_tls_key is None):
+        _refuse("options --http-tls-cert and --http-tls-key: expected both or none")
+    files = (options.grpc_server_cert, options.grpc_server_key)
+    if options.grpc_use_ssl or options.grpc_use_ssl_mutual:
+        if None in files:
+            _refuse("option --grpc-use-ssl: expected --grpc-server-cert and --grpc-server-key, too")
+        if options.grpc_use_ssl_mutual and options.grpc_root_cert is None:
+            _refuse("option --grpc-use-ssl-mutual: expected --grpc-root-cert, the authorities of the clients, too")
+    elif files != (None, None) or options.grpc_root_cert is not None:
+        _refuse("options --grpc-server-cert, --grpc-server-key and --grpc-root-cert: work with --grpc-use-ssl only")
+
+
 def _checked(options: ServeOptions) -> ServeOptions:
     if not options.model_repository:
         _refuse("option --model-repository: expected at least one folder")
@@ -315,8 +338,7 @@ def _checked(options: ServeOptions) -> ServeOptions:
     if options.log_format not in ("", "default", "ISO8601", "json"):
         _refuse(f"option --log-format: expected default, ISO8601 or json, got '{options.log_format}'")
     _check_rules(options)
-    if (options.http_tls_cert is None) != (options.http_tls_key is None):
-        _refuse("options --http-tls-cert and --http-tls-key: expected both or none")
+    _check_tls(options)
     for origin in options.http_cors_allowed_origin:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             _refuse(f"option --http-cors-allowed-origin: expected https://host[:port] or '*', got '{origin}'")

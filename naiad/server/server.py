@@ -55,6 +55,11 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "reuse_port": options.reuse_grpc_port,
         "restricted": restricted.rows(options.grpc_restricted_protocol),
         "forward": options.grpc_header_forward_pattern,
+        "tls": _tls(
+            options.grpc_server_cert,
+            options.grpc_server_key,
+            client_roots=options.grpc_root_cert if options.grpc_use_ssl_mutual else None,
+        ),
     }
     # Off loopback a key is required, and which names lead here is the network's business.
     hosts = list(options.allowed_host) or ([] if loopback else ["*"])
@@ -91,9 +96,11 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
     }
 
 
-def _tls(cert: Path | None, key: Path | None) -> dict[str, str] | None:
+def _tls(cert: Path | None, key: Path | None, *, client_roots: Path | None = None) -> dict[str, str | None] | None:
     """Where a listener's certificate and key lie, if it is to encrypt."""
-    return None if cert is None or key is None else {"cert": str(cert), "key": str(key)}
+    if cert is None or key is None:
+        return None
+    return {"cert": str(cert), "key": str(key), "client_roots": str(client_roots) if client_roots else None}
 
 
 def is_loopback(address: str) -> bool:

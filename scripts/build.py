@@ -255,8 +255,9 @@ def lock() -> None:
     ]
     compiled += ["3.11", "pyproject.toml", "--group"]
     run, dev = REQUIREMENTS / "run.txt", REQUIREMENTS / "dev.txt"
-    call([*compiled, "build", "-o", run.relative_to(ROOT)], env=env)
-    call([*compiled, "dev", "-c", run.relative_to(ROOT), "-o", dev.relative_to(ROOT)], env=env)
+    # The tests' clients bound versions that the server itself leaves open (protobuf, say), so theirs are found first.
+    call([*compiled, "dev", "-o", dev.relative_to(ROOT)], env=env)
+    call([*compiled, "build", "-c", dev.relative_to(ROOT), "-o", run.relative_to(ROOT)], env=env)
 
 
 STEPS: dict[str, Callable[[], None]] = {

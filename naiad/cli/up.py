@@ -34,6 +34,7 @@ def up(
     ] = "",
     port: Annotated[int | None, typer.Option(help="port of the API; 0 picks one", min=0, max=65535)] = None,
     http_port: Annotated[int | None, typer.Option(help="port of the services; 0 picks one", min=0, max=65535)] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="their port for gRPC; 0 picks one", min=0, max=65535)] = None,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="further name under which this machine is called")
     ] = None,
@@ -57,6 +58,7 @@ def up(
         "host": host or str(remembered.get("host") or "127.0.0.1"),
         "port": port if port is not None else int(remembered.get("port") or _API_PORT),
         "http_port": http_port if http_port is not None else int(remembered.get("http_port") or _HTTP_PORT),
+        "grpc_port": grpc_port if grpc_port is not None else int(remembered.get("grpc_port") or 0),
         "allowed_host": allowed_host or [],
         "advertise": advertise,
         "root": [str(path) for path in _roots(root)],
@@ -90,6 +92,7 @@ def _foreground(folder: StateFolder, arguments: dict[str, Any], output: Form, re
             logs=folder.logs,
             host=arguments["host"],
             http_port=arguments["http_port"],
+            grpc_port=arguments["grpc_port"],
             metrics_port=_port(folder.addresses(), "metrics") or 0,
             allowed_hosts=hosts + ((arguments["advertise"],) if arguments["advertise"] else ()),
         )
@@ -113,6 +116,7 @@ def _foreground(folder: StateFolder, arguments: dict[str, Any], output: Form, re
             "host": arguments["host"],
             "port": int(addresses["api"].rpartition(":")[2]),
             "http_port": _port(addresses, "http"),
+            "grpc_port": _port(addresses, "grpc"),
         }
         folder.write_addresses(document)
         remember(folder)
@@ -158,7 +162,7 @@ def _spawn(folder: StateFolder, arguments: dict[str, Any]) -> None:
     progress("starting the platform ...")
     ready_read, ready_write = os.pipe()
     command = [sys.executable, "-m", "naiad", "up", "--state", str(folder.root), "--ready-fd", str(ready_write)]
-    for name in ("host", "port", "http_port", "advertise"):
+    for name in ("host", "port", "http_port", "grpc_port", "advertise"):
         if arguments[name] is not None:
             command += [f"--{name.replace('_', '-')}", str(arguments[name])]
     for name in ("allowed_host", "root"):
@@ -194,6 +198,7 @@ def _announce(folder: StateFolder, output: Form) -> None:
     document = {
         "api": addresses.get("api_url"),
         "http": addresses.get("http_url"),
+        "grpc": addresses.get("grpc_url"),
         "state": str(folder.root),
         "pid": addresses.get("pid"),
         "key_file": str(folder.admin_key),
@@ -204,6 +209,7 @@ def _announce(folder: StateFolder, output: Form) -> None:
         lambda: [
             f"platform  {document['api']}/api/v1",
             f"services  {document['http']}/v2",
+            *([f"gRPC      {document['grpc']}"] if document["grpc"] else []),
             f"state     {document['state']}   (key of this command line: {document['key_file']})",
         ],
     )

@@ -54,6 +54,7 @@ def freeze(message: Any, *, name: str, source: str) -> ModelConfig:
         warm_up=warmup.samples(message, inputs, source=source),
         document=json_form.to_dict(message),
         text=text_format.MessageToString(message),
+        message=message.SerializeToString(),
     )
 
 

@@ -103,6 +103,8 @@ class ModelConfig:
     """The whole configuration as `/config` prints it (W63)."""
     text: str
     """The same as config.pbtxt."""
+    message: bytes
+    """The same as an encoded `inference.ModelConfig` (W51)."""
 
 
 @dataclass(frozen=True, slots=True)

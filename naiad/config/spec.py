@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,6 +54,7 @@ def model_spec(
         "max_queue_size": bound,
         "decoupled": config.decoupled,
         "config": json.dumps(config.document, separators=(",", ":")),
+        "config_message": base64.b64encode(config.message).decode(),
         "workers": list(workers),
         "default_version": False,
         "metric_tags": _strings(config.document.get("metric_tags")),

@@ -108,13 +108,15 @@ class Platform:
         port = self._socket.getsockname()[1] if self._socket else self._options.port
         host = bracketed(self._options.advertise or reachable(self._options.host))
         http_port = running.http.rpartition(":")[2] if running else None
+        grpc_port = running.grpc.rpartition(":")[2] if running and running.grpc else None
         return {
             "api": f"{bracketed(self._options.host)}:{port}",
             "http": running.http if running else None,
-            "grpc": None,
+            "grpc": running.grpc if running else None,
             "metrics": running.metrics if running else None,
             "api_url": f"http://{host}:{port}",
             "http_url": f"http://{host}:{http_port}" if http_port else None,
+            "grpc_url": f"{host}:{grpc_port}" if grpc_port else None,
         }
 
     def serve(self, *, ready: Callable[[], None]) -> None:

@@ -14,6 +14,7 @@ class Running:
     """A server that has bound its ports; a new one has a new `boot_id`."""
 
     http: str
+    grpc: str | None
     metrics: str | None
     boot_id: str
     pid: int

@@ -37,6 +37,7 @@ class LocalOptions:
     logs: Path
     host: str = "127.0.0.1"
     http_port: int = 8000
+    grpc_port: int = 0
     metrics_port: int = 0
     allowed_hosts: tuple[str, ...] = ()
     command: Sequence[str] = (sys.executable, "-m", "naiad", "serve")
@@ -70,9 +71,12 @@ class LocalRuntime:
         """Starts the server; raises `ServerFailed` with its own words if it ends before it has bound."""
         self._child = self._spawn()
         running = self._child.running
-        metrics = _port(running.metrics) if running.metrics else self._options.metrics_port
+        grpc_port = _port(running.grpc) if running.grpc else 0
+        metrics_port = _port(running.metrics) if running.metrics else 0
         # Once chosen they are kept.
-        self._options = replace(self._options, http_port=_port(running.http), metrics_port=metrics)
+        self._options = replace(
+            self._options, http_port=_port(running.http), grpc_port=grpc_port, metrics_port=metrics_port
+        )
         self._watcher.start()
 
     def running(self) -> Running | None:
@@ -180,7 +184,7 @@ class LocalRuntime:
             raise ServerFailed(words or f"the server ended with {process.returncode} and said nothing")
         os.close(log)
         document = json.loads(line)
-        names = ("http", "metrics", "boot_id", "pid")
+        names = ("http", "grpc", "metrics", "boot_id", "pid")
         running = Running(**{name: document[name] for name in names}, key=key)
         return _Child(process=process, lifeline=life_write, running=running, since=time.monotonic())
 
@@ -192,6 +196,8 @@ class LocalRuntime:
             "--model-control-mode=explicit",
             f"--http-address={options.host}",
             f"--http-port={options.http_port}",
+            f"--grpc-address={options.host}",
+            f"--grpc-port={options.grpc_port}",
             f"--metrics-port={options.metrics_port}",
             "--strict-readiness=false",
             "--require-key",

@@ -41,7 +41,7 @@ def _option(group: str, name: str, kind: str, default: Any, text: str) -> Option
     return Option(name, kind, default, group, text)
 
 
-_REPOSITORY, _HTTP, _ACCESS, _LOG, _RUN = "model repository", "HTTP", "access", "logging", "running"
+_REPOSITORY, _HTTP, _GRPC, _ACCESS, _LOG, _RUN = "model repository", "HTTP", "gRPC", "access", "logging", "running"
 _METRICS = "metrics"
 
 TABLE: tuple[Option, ...] = (
@@ -72,6 +72,26 @@ TABLE: tuple[Option, ...] = (
     _option(_HTTP, "http-tls-cert", "path", None, "certificate in PEM, then those up to its authority: encrypt"),
     _option(_HTTP, "http-tls-key", "path", None, "private key of the certificate, in PEM"),
     _option(_HTTP, "allowed-host", "list", (), "further Host value to answer to; repeatable, '*' = any"),
+    _option(_GRPC, "allow-grpc", "bool", True, "listen for gRPC"),
+    _option(_GRPC, "grpc-port", "int", 8001, "0 picks a free one"),
+    _option(_GRPC, "grpc-address", "text", "127.0.0.1", "another address than loopback needs a key"),
+    _option(_GRPC, "reuse-grpc-port", "bool", False, "share the port with other processes"),
+    _option(_GRPC, "grpc-restricted-protocol", "list", (), "CATEGORY[,…]:KEY=VALUE: ask for metadata; repeatable"),
+    _option(_GRPC, "grpc-header-forward-pattern", "text", "", "metadata whose names fit become request parameters"),
+    _option(_GRPC, "grpc-use-ssl", "bool", False, "encrypt; needs --grpc-server-cert and --grpc-server-key"),
+    _option(_GRPC, "grpc-use-ssl-mutual", "bool", False, "the same, and ask clients for a certificate, too"),
+    _option(_GRPC, "grpc-server-cert", "path", None, "certificate in PEM, then those up to its authority"),
+    _option(_GRPC, "grpc-server-key", "path", None, "private key of the certificate, in PEM"),
+    _option(_GRPC, "grpc-root-cert", "path", None, "authorities of the clients' certificates, in PEM"),
+    _option(_GRPC, "grpc-infer-response-compression-level", "text", "none", "none, low, medium or high"),
+    _option(_GRPC, "grpc-keepalive-time", "int", 7_200_000, "milliseconds of silence before the client is asked"),
+    _option(_GRPC, "grpc-keepalive-timeout", "int", 20_000, "milliseconds that the client gets to answer"),
+    _option(
+        _GRPC, "grpc-max-connection-age", "int", 0, "milliseconds until a connection takes no more calls; 0 = never"
+    ),
+    _option(
+        _GRPC, "grpc-max-connection-age-grace", "int", 0, "milliseconds that its calls get then; 0 = all they need"
+    ),
     _option(_ACCESS, "keys-file", "path", None, "API keys made by 'naiad key create --keys-file'"),
     _option(_ACCESS, "require-key", "bool", False, "deny whatever comes without a key"),
     _option(_ACCESS, "bootstrap-key-fd", "int", None, "descriptor that holds an admin key"),
@@ -99,7 +119,10 @@ TABLE: tuple[Option, ...] = (
     _option(_RUN, "worker-linger-secs", "float", 60.0, "seconds that an idle zygote stays"),
 )
 
-AT_LEAST_ONE = frozenset({"io-threads", "model-load-thread-count", "http-max-input-size", "http-max-binary-size"})
+AT_LEAST_ONE = frozenset({
+    "io-threads", "model-load-thread-count", "http-max-input-size", "http-max-binary-size", "grpc-keepalive-time",
+    "grpc-keepalive-timeout",
+})  # fmt: skip
 POSITIVE = frozenset({"repository-poll-secs", "model-load-timeout-secs"})
 MOST = {"int": 2**63 - 1, "float": 100_000_000}
 """Seconds: three years, for a clock that counts in nanoseconds overflows."""
@@ -110,7 +133,6 @@ ALIASES = {"model-store": "model-repository", "strict-model-config": "disable-au
 
 LATER = frozenset({
     "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory", "cache-config",
-    "grpc-header-forward-pattern", "grpc-restricted-protocol", "grpc-use-ssl", "grpc-use-ssl-mutual",
     "model-namespacing",
     "rate-limit", "rate-limit-resource", "response-cache-byte-size", "trace-config", "trace-file", "trace-level",
     "trace-rate", "trace-count", "trace-log-frequency",
@@ -118,8 +140,9 @@ LATER = frozenset({
 
 # Listeners that do not exist yet: their options are taken, and the ready line says null.
 NO_EFFECT = frozenset({
-    "allow-grpc", "grpc-port", "grpc-address", "reuse-grpc-port", "allow-gpu-metrics", "http-thread-count",
-    "grpc-infer-thread-count",
+    "grpc-keepalive-permit-without-calls", "grpc-http2-max-pings-without-data",
+    "grpc-http2-min-recv-ping-interval-without-data", "grpc-http2-max-ping-strikes",
+    "allow-gpu-metrics", "http-thread-count", "grpc-infer-thread-count",
     "grpc-infer-allocation-pool-size", "grpc-max-response-pool-size", "buffer-manager-thread-count",
     "pinned-memory-pool-byte-size", "cuda-memory-pool-byte-size", "model-load-gpu-limit", "enable-peer-access",
     "min-supported-compute-capability", "host-policy", "cache-directory", "repoagent-directory",
@@ -155,6 +178,22 @@ class ServeOptions:
     http_tls_cert: Path | None
     http_tls_key: Path | None
     allowed_host: tuple[str, ...]
+    allow_grpc: bool
+    grpc_port: int
+    grpc_address: str
+    reuse_grpc_port: bool
+    grpc_restricted_protocol: tuple[str, ...]
+    grpc_header_forward_pattern: str
+    grpc_use_ssl: bool
+    grpc_use_ssl_mutual: bool
+    grpc_server_cert: Path | None
+    grpc_server_key: Path | None
+    grpc_root_cert: Path | None
+    grpc_infer_response_compression_level: str
+    grpc_keepalive_time: int
+    grpc_keepalive_timeout: int
+    grpc_max_connection_age: int
+    grpc_max_connection_age_grace: int
     keys_file: Path | None
     require_key: bool
     bootstrap_key_fd: int | None
@@ -276,21 +315,38 @@ def _check_metrics(setting: str) -> None:
         _refuse(f"option --metrics-config: expected one of {', '.join(METRICS_SWITCHES)} with =BOOL, got '{setting}'")
 
 
-def _check_port(name: str, port: int) -> None:
-    if not 0 <= port <= 65535:
-        _refuse(f"option --{name}: expected 0 to 65535, got {port}")
+def _check_rules(options: ServeOptions) -> None:
+    """What listeners ask of requests, and how they answer."""
+    levels = ("none", "low", "medium", "high")
+    if options.grpc_infer_response_compression_level not in levels:
+        chosen = options.grpc_infer_response_compression_level
+        _refuse(f"option --grpc-infer-response-compression-level: expected {', '.join(levels)}, got '{chosen}'")
+    for name in ("http-restricted-api", "grpc-restricted-protocol"):
+        try:
+            restricted.rows(getattr(options, name.replace("-", "_")))
+        except ConfigError as error:
+            _refuse(f"option --{name}: {error}")
+    for name, port in (
+        ("http-port", options.http_port),
+        ("grpc-port", options.grpc_port),
+        ("metrics-port", options.metrics_port),
+    ):
+        if not 0 <= port <= 65535:
+            _refuse(f"option --{name}: expected 0 to 65535, got {port}")
 
 
-def _check_http(options: ServeOptions) -> None:
-    try:
-        restricted.rows(options.http_restricted_api)
-    except ConfigError as error:
-        _refuse(f"option --http-restricted-api: {error}")
+def _check_tls(options: ServeOptions) -> None:
+    """A certificate comes with its key, and encryption with both."""
     if (options.http_tls_cert is None) != (options.http_tls_key is None):
         _refuse("options --http-tls-cert and --http-tls-key: expected both or none")
-    for origin in options.http_cors_allowed_origin:
-        if origin != "*" and not _ORIGIN.fullmatch(origin):
-            _refuse(f"option --http-cors-allowed-origin: expected https://host[:port] or '*', got '{origin}'")
+    files = (options.grpc_server_cert, options.grpc_server_key)
+    if options.grpc_use_ssl or options.grpc_use_ssl_mutual:
+        if None in files:
+            _refuse("option --grpc-use-ssl: expected --grpc-server-cert and --grpc-server-key, too")
+        if options.grpc_use_ssl_mutual and options.grpc_root_cert is None:
+            _refuse("option --grpc-use-ssl-mutual: expected --grpc-root-cert, the authorities of the clients, too")
+    elif files != (None, None) or options.grpc_root_cert is not None:
+        _refuse("options --grpc-server-cert, --grpc-server-key and --grpc-root-cert: work with --grpc-use-ssl only")
 
 
 def _checked(options: ServeOptions) -> ServeOptions:
@@ -305,12 +361,14 @@ def _checked(options: ServeOptions) -> ServeOptions:
         _refuse("option --load-model: '*' means all models, so it must be the only one")
     if options.log_format not in ("", "default", "ISO8601", "json"):
         _refuse(f"option --log-format: expected default, ISO8601 or json, got '{options.log_format}'")
-    _check_http(options)
+    _check_rules(options)
+    _check_tls(options)
+    for origin in options.http_cors_allowed_origin:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            _refuse(f"option --http-cors-allowed-origin: expected https://host[:port] or '*', got '{origin}'")
     for option in TABLE:
         if option.kind in ("int", "float"):
             _check_number(option, getattr(options, option.field))
     for setting in options.metrics_config:
         _check_metrics(setting)
-    for name in ("http-port", "metrics-port"):
-        _check_port(name, getattr(options, name.replace("-", "_")))
     return options

@@ -49,6 +49,18 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "forward": options.http_header_forward_pattern,
         "tls": _tls(options.http_tls_cert, options.http_tls_key),
     }
+    grpc = {
+        "address": options.grpc_address,
+        "port": options.grpc_port,
+        "reuse_port": options.reuse_grpc_port,
+        "restricted": restricted.rows(options.grpc_restricted_protocol),
+        "forward": options.grpc_header_forward_pattern,
+        "tls": _tls(
+            options.grpc_server_cert,
+            options.grpc_server_key,
+            client_roots=options.grpc_root_cert if options.grpc_use_ssl_mutual else None,
+        ),
+    }
     # Off loopback a key is required, and which names lead here is the network's business.
     hosts = list(options.allowed_host) or ([] if loopback else ["*"])
     level = {"info": options.log_info, "warning": options.log_warning, "error": options.log_error}
@@ -56,6 +68,14 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "server_id": options.id,
         "server_version": __version__,
         "http": http if options.allow_http else None,
+        "grpc": grpc if options.allow_grpc else None,
+        "grpc_connections": {
+            "keepalive_time_millis": options.grpc_keepalive_time,
+            "keepalive_timeout_millis": options.grpc_keepalive_timeout,
+            "max_age_millis": options.grpc_max_connection_age,
+            "max_age_grace_millis": options.grpc_max_connection_age_grace,
+            "compression": options.grpc_infer_response_compression_level,
+        },
         "max_input_size": options.http_max_input_size,
         "max_binary_size": options.http_max_binary_size,
         "require_key": options.require_key or options.keys_file is not None,
@@ -77,9 +97,11 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
     }
 
 
-def _tls(cert: Path | None, key: Path | None) -> dict[str, str] | None:
+def _tls(cert: Path | None, key: Path | None, *, client_roots: Path | None = None) -> dict[str, str | None] | None:
     """Where a listener's certificate and key lie, if it is to encrypt."""
-    return None if cert is None or key is None else {"cert": str(cert), "key": str(key)}
+    if cert is None or key is None:
+        return None
+    return {"cert": str(cert), "key": str(key), "client_roots": str(client_roots) if client_roots else None}
 
 
 def is_loopback(address: str) -> bool:
@@ -129,6 +151,7 @@ def check(options: ServeOptions) -> None:
         )
     listeners = (
         ("http-address", options.allow_http, options.http_address, "infer --service '*'"),
+        ("grpc-address", options.allow_grpc, options.grpc_address, "infer --service '*'"),
         ("metrics-address", options.allow_metrics, metrics.address(options), "metrics"),
     )
     for name, on, address, scope in listeners:

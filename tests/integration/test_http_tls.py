@@ -8,41 +8,29 @@ import shutil
 import socket
 import ssl
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 
+from tests.support import certificates
+from tests.support.certificates import Pair
 from tests.support.server import COMMAND, Serve, until
 
 ARRAY = np.arange(16, dtype=np.float32).reshape(1, 16)
 
 
-def _certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for localhost that signs itself, and its key."""
-    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    files = ["-keyout", str(key), "-out", str(cert), "-days", "2"]
-    subprocess.run([*command, *subject, *files], check=True, capture_output=True)
-    return cert, key
-
-
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory) -> tuple[Path, Path]:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    return _certificate(tmp_path_factory.mktemp("tls"), "server")
+def pair(tmp_path_factory) -> Pair:
+    return certificates.make(tmp_path_factory.mktemp("tls"), "server")
 
 
 @pytest.fixture
 def server(repository, start, pair) -> Serve:
     repository.identity("m")
-    cert, key = pair
-    running = start(f"--http-tls-cert={cert}", f"--http-tls-key={key}")
-    context = ssl.create_default_context(cafile=str(cert))
+    running = start(f"--http-tls-cert={pair.cert}", f"--http-tls-key={pair.key}")
+    context = ssl.create_default_context(cafile=str(pair.cert))
 
     def ready() -> bool:
         connection = http.client.HTTPSConnection(running.address, timeout=30, context=context)
@@ -61,7 +49,7 @@ def _input(module) -> object:
 
 
 def test_stock_client(server, pair):
-    options = {"ca_certs": str(pair[0])}
+    options = {"ca_certs": str(pair.cert)}
     with triton.InferenceServerClient(f"localhost:{_port(server)}", ssl=True, ssl_options=options) as client:
         np.testing.assert_array_equal(client.infer("m", [_input(triton)]).as_numpy("OUTPUT0"), ARRAY)
     with triton.InferenceServerClient(server.address, ssl=True, insecure=True, ssl_options=options) as client:
@@ -69,26 +57,26 @@ def test_stock_client(server, pair):
 
 
 async def test_stock_aio_client(server, pair):
-    context = ssl.create_default_context(cafile=str(pair[0]))
+    context = ssl.create_default_context(cafile=str(pair.cert))
     async with triton_aio.InferenceServerClient(server.address, ssl=True, ssl_context=context) as client:
         result = await client.infer("m", [_input(triton_aio)])
         np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), ARRAY)
 
 
 def test_both_versions_are_agreed_on(server, pair):
-    context = ssl.create_default_context(cafile=str(pair[0]))
+    context = ssl.create_default_context(cafile=str(pair.cert))
     for offered, chosen in ((["h2", "http/1.1"], "h2"), (["http/1.1"], "http/1.1"), ([], None)):
         if offered:
             context.set_alpn_protocols(offered)
         else:
-            context = ssl.create_default_context(cafile=str(pair[0]))
+            context = ssl.create_default_context(cafile=str(pair.cert))
         with socket.create_connection(("127.0.0.1", _port(server)), timeout=30) as plain:
             with context.wrap_socket(plain, server_hostname="localhost") as wrapped:
                 assert wrapped.selected_alpn_protocol() == chosen
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     url = f"https://localhost:{_port(server)}/v2/health/live"
-    curl = ["curl", "-sS", "--http2", "--cacert", str(pair[0]), "-w", " %{http_version}", url]
+    curl = ["curl", "-sS", "--http2", "--cacert", str(pair.cert), "-w", " %{http_version}", url]
     assert subprocess.run(curl, check=True, capture_output=True, text=True).stdout == '{"live":true} 2'
 
 
@@ -120,8 +108,7 @@ def _start(repository, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_cannot_be_used_stops_the_start(repository, pair, tmp_path):
-    cert, key = pair
-    _, other = _certificate(tmp_path, "other")
+    cert, key, other = pair.cert, pair.key, certificates.make(tmp_path, "other").key
     nothing = tmp_path / "nothing.pem"
     nothing.write_text("nothing here\n")
     for options, message in (

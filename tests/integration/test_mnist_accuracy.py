@@ -38,6 +38,8 @@ def client() -> Iterator[httpx.Client]:
         "explicit",
         "--http-port",
         "0",
+        "--grpc-port",
+        "0",
         "--metrics-port",
         "0",
         "--ready-fd",

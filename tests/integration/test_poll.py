@@ -61,7 +61,7 @@ def test_poll_follows_labels(repository, start):
 
 def test_a_file_that_is_still_written_is_not_loaded(repository, start):
     """Each look sees another file: nothing is loaded until two looks see the same."""
-    server = start("--model-control-mode=poll", "--repository-poll-secs=0.5").wait_ready()
+    server = start("--model-control-mode=poll", "--repository-poll-secs=2").wait_ready()
     folder = repository.root / "m" / "1"
     folder.mkdir(parents=True)
     growing = folder / "weights"

@@ -85,7 +85,8 @@ def test_an_occupied_port_is_named(repository):
     repository.identity()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = run("--model-repository", str(repository.root), "--http-port", str(port), "--metrics-port=0")
+        free = ("--grpc-port=0", "--metrics-port=0")
+        ended = run("--model-repository", str(repository.root), "--http-port", str(port), *free)
     assert ended.returncode == 1
     assert f"127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -103,6 +104,7 @@ def test_an_occupied_port_is_named(repository):
             "option --rate-limit: this feature comes with a later version",
         ),
         (("--model-repository", "/", "--http-address=0.0.0.0"), "naiad key create --keys-file"),
+        (("--model-repository", "/", "--grpc-address=0.0.0.0"), "--grpc-address 0.0.0.0 can be reached"),
         (("--model-repository", "/", "--metrics-address=0.0.0.0"), "--scope metrics"),
         (("--model-repository", "/", "--metrics-config=x=1"), "option --metrics-config: expected one of"),
         (("--model-repository", "/", "--load-model=x"), "works with --model-control-mode=explicit only"),
@@ -143,7 +145,12 @@ def test_strict_readiness_waits_for_every_model(repository, start):
 def test_exit_on_error(repository, tmp_path):
     repository.file("empty", b"")
     ended = run(
-        "--model-repository", str(repository.root), "--http-port", "0", "--metrics-port=0", "--exit-on-error=true"
+        "--model-repository",
+        str(repository.root),
+        "--http-port=0",
+        "--grpc-port=0",
+        "--metrics-port=0",
+        "--exit-on-error=true",
     )
     assert ended.returncode == 1
     records = [json.loads(line) for line in ended.stderr.splitlines()]

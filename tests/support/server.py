@@ -44,6 +44,8 @@ class Serve:
     address: str
     log: Path
     headers: dict[str, str]
+    grpc: str = ""
+    """`host:port` of the gRPC listener."""
     metrics: str | None = None
 
     @property
@@ -127,17 +129,8 @@ def until(probe: Callable[[], Any], seconds: float, message: Callable[[], str]) 
 def serve(repository: Path, log: Path, *options: str, environment: dict[str, str] | None = None) -> Iterator[Serve]:
     """Starts a server on a free port; end-of-file on the ready pipe means that it died."""
     read_end, write_end = os.pipe()
-    command = [
-        *COMMAND,
-        "--model-repository",
-        str(repository),
-        "--http-port",
-        "0",
-        "--metrics-port",
-        "0",
-        "--ready-fd",
-        str(write_end),
-    ]
+    command = [*COMMAND, "--model-repository", str(repository), "--http-port", "0", "--grpc-port", "0"]
+    command += ["--metrics-port", "0", "--ready-fd", str(write_end)]
     with log.open("ab") as sink:
         process = subprocess.Popen(
             [*command, *options],
@@ -151,7 +144,7 @@ def serve(repository: Path, log: Path, *options: str, environment: dict[str, str
         line = ready.readline()
     assert line, f"the server exited with {process.wait()} before it was ready:\n{log.read_text()}"
     addresses = json.loads(line)
-    server = Serve(process, addresses["http"], log, {}, metrics=addresses["metrics"])
+    server = Serve(process, addresses["http"], log, {}, addresses["grpc"] or "", addresses["metrics"])
     try:
         yield server
     finally:

@@ -82,3 +82,22 @@ def test_the_order_matters() -> None:
     assert follows("a(b)\nc.d()", ("a", "c.d"))
     assert not follows("c.d()\na(b)", ("a", "c.d"))
     assert not follows("ab()", ("a",))
+
+
+HTTP_ALONE = {
+    "admin", "cors", "deadline", "eager", "generate", "host", "http2", "limits", "metrics", "names", "openai",
+    "progress",
+}  # fmt: skip
+GRPC_ALONE = {"gen", "message", "messages", "reflection", "stream"}
+LATER_OVER_GRPC = {"logging", "shared_memory", "trace"}
+
+
+def test_both_frontends_have_the_same_rooms() -> None:
+    core = ROOT / "crates" / "core" / "src"
+    http, grpc = (
+        {path.stem for path in (core / frontend).iterdir() if not path.stem.endswith("tests")}
+        for frontend in ("http", "grpc")
+    )
+    assert grpc - GRPC_ALONE - LATER_OVER_GRPC == http - HTTP_ALONE - LATER_OVER_GRPC
+    operations = {path.stem for path in (core / "operations").glob("*.rs")} - {"mod", "names"}
+    assert operations - LATER_OVER_GRPC <= grpc & http

@@ -3,9 +3,12 @@
 
 pub mod admission;
 pub mod auth;
+mod base64;
+mod classify;
 pub mod engine;
 pub mod error;
 pub mod forward;
+pub mod grpc;
 pub mod http;
 pub mod instance;
 pub mod log;

@@ -186,6 +186,21 @@ impl Model {
     }
 }
 
+/// What a request with a datatype that is none reads of input `name`.
+pub fn unknown_datatype(model: &ModelSpec, id: &str, name: &str) -> InferError {
+    let model_name = &model.name;
+    match model.inputs.iter().find(|input| input.name == name) {
+        Some(input) => {
+            let expected = input.datatype.name();
+            let text = format!(
+                "inference input '{name}' data-type is '<invalid>', but model '{model_name}' expects '{expected}'"
+            );
+            InferError::request(id, text)
+        }
+        None => InferError::InvalidArgument(format!("unexpected inference input '{name}' for model '{model_name}'")),
+    }
+}
+
 /// Id and parameters travel as one JSON object, whose length has 24 bits; escapes make it six times longer at most.
 fn check_parameters(request: &InferRequest) -> Result<(), InferError> {
     let text = |value: &Parameter| if let Parameter::String(text) = value { text.len() } else { 0 };

@@ -21,6 +21,12 @@ pub struct CoreOptions {
     /// The v2 listener; none = no HTTP.
     #[serde(default)]
     pub http: Option<ListenerOptions>,
+    /// The gRPC listener; none = no gRPC.
+    #[serde(default)]
+    pub grpc: Option<ListenerOptions>,
+    /// How gRPC connections are kept.
+    #[serde(default)]
+    pub grpc_connections: GrpcConnections,
     /// Bound of the JSON part, of a tensor expanded from JSON and of a raw body (W23).
     #[serde(default = "max_input_size")]
     pub max_input_size: u64,
@@ -99,6 +105,50 @@ pub struct MetricsOptions {
     /// How old a reading of the machine may be.
     #[serde(default = "interval_ms")]
     pub interval_ms: u64,
+}
+
+/// How gRPC connections are kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrpcConnections {
+    /// Silence after which the server asks whether the client is still there.
+    pub keepalive_time_millis: u64,
+    /// How long the client may take to answer that.
+    pub keepalive_timeout_millis: u64,
+    /// Age at which a connection takes no further calls; 0 = none.
+    pub max_age_millis: u64,
+    /// What running calls get after that; 0 = as long as they take.
+    pub max_age_grace_millis: u64,
+    /// How much effort goes into compressing inference responses.
+    pub compression: CompressionLevel,
+}
+
+/// Triton's levels of compression.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum CompressionLevel {
+    /// Responses are sent as they are.
+    #[default]
+    None,
+    /// Fast.
+    Low,
+    /// In between.
+    Medium,
+    /// Small.
+    High,
+}
+
+impl Default for GrpcConnections {
+    fn default() -> Self {
+        let (time, timeout) = (7_200_000, 20_000);
+        Self {
+            keepalive_time_millis: time,
+            keepalive_timeout_millis: timeout,
+            max_age_millis: 0,
+            max_age_grace_millis: 0,
+            compression: CompressionLevel::None,
+        }
+    }
 }
 
 /// Who decides what is loaded.

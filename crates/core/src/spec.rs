@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use naiad_tensor::DataType;
 use serde::{Deserialize, Deserializer};
 
@@ -30,6 +31,9 @@ pub struct ModelSpec {
     pub decoupled: bool,
     /// The whole configuration as JSON text (W63), served as it is.
     pub config: String,
+    /// The same encoded as the message `inference.ModelConfig`, in base64 (W51).
+    #[serde(default, deserialize_with = "base64")]
+    pub config_message: Bytes,
     /// Ids from `open_worker`, one for each instance.
     pub workers: Vec<u64>,
     /// Whether this version answers where the client names none.
@@ -134,4 +138,9 @@ pub type ByName<T> = BTreeMap<String, T>;
 fn datatype<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DataType, D::Error> {
     let name = String::deserialize(deserializer)?;
     DataType::from_name(&name).ok_or_else(|| serde::de::Error::custom(format!("unknown datatype '{name}'")))
+}
+
+fn base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    crate::base64::decode(&text).map(Bytes::from).ok_or_else(|| serde::de::Error::custom("expected base64"))
 }

@@ -200,6 +200,11 @@ impl Access {
         self.public_services.contains(service)
     }
 
+    /// Whether there is a service that needs no key.
+    pub fn has_public_services(&self) -> bool {
+        !self.public_services.is_empty()
+    }
+
     /// The model that answers a public name; `None` where the name is a model's own.
     pub fn resolve(&self, name: &str) -> Option<Arc<str>> {
         if self.aliases.is_empty() {

@@ -65,6 +65,9 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
+/// What a caller without a key reads.
+pub const NO_KEY: &str = "missing or invalid API key: send it as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'";
+
 /// Why the gate stays shut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -162,6 +165,15 @@ impl Gate {
             may(key, scope, service)?;
         }
         Ok(caller)
+    }
+
+    /// Turns away who may not call in any case, before a message says which model it is about; [`Gate::check`] decides
+    /// then.
+    pub fn check_early(&self, credentials: Credentials<'_>, scope: Scope) -> Result<(), Refusal> {
+        if scope == Scope::Infer && self.access.load().has_public_services() {
+            return Ok(());
+        }
+        self.check(credentials, scope, None).map(drop)
     }
 
     fn identify(&self, credentials: Credentials<'_>, access: &Access) -> Option<Caller> {

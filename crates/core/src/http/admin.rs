@@ -1,14 +1,16 @@
 //! What the control plane does to a server: access, dry runs, the table of routes.
 
 use hyper::Response;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::body::ResponseBody;
 use super::error::{empty, json, json_text};
 use super::limits::Part;
 use super::repository::syntax_fault;
-use super::routes::ROUTES;
+use super::routes::{ROUTES, Route};
 use super::{Answer, Call};
+use crate::grpc::routes as grpc;
 use crate::server::commands::Command;
 
 /// `PUT /naiad/v1/access`
@@ -25,7 +27,14 @@ pub async fn inspect(call: &mut Call) -> Answer {
     Ok(answer.map_or_else(empty, |body| json(&body)))
 }
 
-/// `GET /naiad/v1/routes`
+/// `GET /naiad/v1/routes`: those of HTTP and the methods of gRPC.
 pub fn routes() -> Response<ResponseBody> {
-    json(&ROUTES)
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Row {
+        Http(&'static Route),
+        Grpc(&'static grpc::Route),
+    }
+    let rows: Vec<Row> = ROUTES.iter().map(Row::Http).chain(grpc::ROUTES.iter().map(Row::Grpc)).collect();
+    json(&rows)
 }

@@ -36,7 +36,8 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    fn named(name: &str) -> Option<Self> {
+    /// The coding of that name.
+    pub fn named(name: &str) -> Option<Self> {
         match name {
             _ if name.eq_ignore_ascii_case("gzip") => Some(Self::Gzip),
             _ if name.eq_ignore_ascii_case("deflate") => Some(Self::Deflate),
@@ -203,8 +204,19 @@ pub fn deflate(encoding: Encoding, parts: &[Bytes]) -> Bytes {
     })
 }
 
+/// The same with an effort of 1 to 9.
+pub fn deflate_with(encoding: Encoding, effort: u32, parts: &[Bytes]) -> Bytes {
+    let size = parts.iter().map(Bytes::len).sum();
+    let work = || run(&mut made(encoding, effort), parts, size);
+    if size > HEAVY { block_in_place(work) } else { work() }
+}
+
 fn compressor(encoding: Encoding) -> Compress {
-    let effort = Compression::new(EFFORT);
+    made(encoding, EFFORT)
+}
+
+fn made(encoding: Encoding, effort: u32) -> Compress {
+    let effort = Compression::new(effort);
     match encoding {
         Encoding::Gzip => Compress::new_gzip(effort, WINDOW_BITS),
         Encoding::Deflate => Compress::new_with_window_bits(effort, true, WINDOW_BITS),

@@ -6,7 +6,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::body::ResponseBody;
-use crate::auth::Refusal;
+use crate::auth::{NO_KEY, Refusal};
 use crate::error::{Code, InferError};
 use crate::operations::Failure;
 
@@ -20,8 +20,6 @@ fn status(code: Code) -> StatusCode {
         Code::Unsupported => StatusCode::NOT_IMPLEMENTED,
     }
 }
-
-const NO_KEY: &str = "missing or invalid API key: send it as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'";
 
 /// A refusal on its way to the client.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 pub mod body;
 pub mod codec;
-mod compression;
+pub(crate) mod compression;
 pub(crate) mod connection;
 pub(crate) mod cors;
 mod deadline;
@@ -257,7 +257,7 @@ async fn refuse(headers: &HeaderMap, body: &mut Incoming, error: HttpError) -> R
 }
 
 /// Runs a handler so that its panic ends this request and nothing else (B8); the panic's text if there is one.
-async fn contain<T>(handler: impl Future<Output = T>) -> Result<T, String> {
+pub(crate) async fn contain<T>(handler: impl Future<Output = T>) -> Result<T, String> {
     let mut handler = pin!(handler);
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(context))) {
         Ok(poll) => poll.map(Ok),

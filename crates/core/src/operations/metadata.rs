@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -98,6 +99,18 @@ pub(crate) fn config(shared: &Shared, named: Named<'_>) -> Result<String, InferE
     let broken = |_| InferError::Internal("internal error; the server's log says more".to_owned());
     let config: Renamed = serde_json::from_str(text).map_err(broken)?;
     serde_json::to_string(&Renamed { name: Some(named.name.to_string()), ..config }).map_err(broken)
+}
+
+/// The same as an encoded `inference.ModelConfig`. Of a field that stands twice the last one counts.
+pub(crate) fn config_message(shared: &Shared, named: Named<'_>) -> Result<Bytes, InferError> {
+    let (model, target) = find(shared, named)?;
+    let message = &model.spec.config_message;
+    if target == *named.name {
+        return Ok(message.clone());
+    }
+    let mut renamed = BytesMut::from(&message[..]);
+    prost::encoding::string::encode(1, &named.name.to_string(), &mut renamed);
+    Ok(renamed.freeze())
 }
 
 fn find(shared: &Shared, named: Named<'_>) -> Result<(Arc<Model>, Arc<str>), InferError> {

@@ -21,6 +21,7 @@ use crate::auth::Gate;
 use crate::auth::access::Access;
 use crate::engine::{Engine, EngineOptions};
 use crate::error::InferError;
+use crate::grpc;
 use crate::http::Frontend;
 use crate::http::connection;
 use crate::http::cors::Origins;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     boot_id: String,
     ready: AtomicBool,
     exiting: AtomicBool,
+    /// Told at each change of the two.
+    changed: watch::Sender<()>,
     running: AtomicUsize,
     idle: Notify,
 }
@@ -71,6 +74,11 @@ impl Shared {
     /// Whether new requests are refused because the server goes down.
     pub(crate) fn is_exiting(&self) -> bool {
         self.exiting.load(Ordering::Relaxed)
+    }
+
+    /// Tells each change of readiness, and the end.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Takes an access snapshot; answers `{"boot_id","generation"}`.
@@ -118,7 +126,7 @@ impl Drop for Active {
 pub struct Addresses {
     /// `host:port` of the v2 listener.
     pub http: Option<String>,
-    /// Off until it exists.
+    /// `host:port` of the gRPC listener.
     pub grpc: Option<String>,
     /// `host:port` of the metrics listener.
     pub metrics: Option<String>,
@@ -168,6 +176,7 @@ impl Server {
             boot_id: listener::boot_id()?,
             ready: AtomicBool::new(false),
             exiting: AtomicBool::new(false),
+            changed: watch::Sender::new(()),
             running: AtomicUsize::new(0),
             idle: Notify::new(),
             options,
@@ -194,9 +203,20 @@ impl Server {
         let _context = self.handle.enter();
         let options = &self.shared.options;
         let http = self.listen_http(options.http.as_ref(), Listener::V2, look)?;
+        let mut grpc = None;
+        if let Some(options) = &self.shared.options.grpc {
+            let rules = Rules::new(options, "triton-grpc-protocol-")?;
+            let tls = options.tls.as_ref().map(|tls| Tls::new(tls, &["h2"])).transpose()?;
+            let (listener, address) = listener::bind(options)?;
+            let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, Origins::new(&[]));
+            let mut front = grpc::Frontend::new(Arc::clone(&self.shared), hosts, rules, look);
+            front.tls = tls;
+            self.handle.spawn(grpc::connection::serve(listener, Arc::new(front), self.stop.subscribe()));
+            grpc = Some(address.to_string());
+        }
         let metrics = options.metrics.as_ref().map(|metrics| &metrics.listener);
         let metrics = self.listen_http(metrics, Listener::Metrics, look)?;
-        Ok(Addresses { http, grpc: None, metrics, boot_id: self.shared.boot_id.clone() })
+        Ok(Addresses { http, grpc, metrics, boot_id: self.shared.boot_id.clone() })
     }
 
     fn listen_http(
@@ -283,7 +303,8 @@ impl Server {
 
     /// Says whether the server is ready.
     pub fn set_ready(&self, ready: bool) {
-        self.shared.ready.store(ready, Ordering::Relaxed);
+        self.shared.ready.store(ready, Ordering::Release);
+        self.shared.changed.send_replace(());
     }
 
     /// Turns each line of a worker's output into a log record with `labels`.
@@ -305,7 +326,8 @@ impl Server {
     pub fn drain(&self, limit: Duration) -> bool {
         self.set_ready(false);
         self.handle.block_on(async {
-            self.shared.exiting.store(true, Ordering::Relaxed);
+            self.shared.exiting.store(true, Ordering::Release);
+            self.shared.changed.send_replace(());
             self.shared.engine.refuse();
             let started = Instant::now();
             let clean = self.shared.engine.drain(limit).await;

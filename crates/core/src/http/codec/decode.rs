@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::classify::Classification;
 use super::input::Inputs;
 use super::raw::raw;
 use super::reader::{Reader, Scalar};
 use super::{Trouble, set_once, text, unsigned};
+use crate::classify::Classification;
 use crate::error::{InferError, shown_id};
 use crate::request::{InferRequest, Parameter, Parameters};
 use crate::spec::ModelSpec;

@@ -6,9 +6,9 @@ use std::io::Write;
 use bytes::Bytes;
 use naiad_tensor::DataType;
 
-use super::classify::classify;
 use super::decode::{OutputForm, ResponseForm};
 use super::half::{bf16_bits, bf16_value, f16_bits, f16_value, shortest};
+use crate::classify::classify;
 use crate::error::InferError;
 use crate::request::{InferResponse, OutputTensor, Parameter, Parameters};
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::classify::Classification;
 use super::*;
+use crate::classify::Classification;
 
 fn output(name: &str, datatype: DataType, shape: &[i64], data: impl Into<Vec<u8>>) -> OutputTensor {
     OutputTensor { name: name.into(), datatype, shape: shape.to_vec(), data: Bytes::from(data.into()) }

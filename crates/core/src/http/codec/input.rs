@@ -6,7 +6,7 @@ use naiad_tensor::DataType;
 use super::data;
 use super::reader::Reader;
 use super::{Trouble, set_once, text, unsigned};
-use crate::model::{dims_text, element_count};
+use crate::model::{dims_text, element_count, unknown_datatype};
 use crate::request::InputTensor;
 use crate::spec::ModelSpec;
 
@@ -56,16 +56,7 @@ impl Inputs<'_> {
         let written = partial.datatype.ok_or_else(|| Trouble::missing("datatype"))?;
         let shape = partial.shape.ok_or_else(|| Trouble::missing("shape"))?;
         let Some(datatype) = DataType::from_name(&written) else {
-            let model = self.model;
-            let expected = model.inputs.iter().find(|input| input.name == name);
-            return Err(match expected {
-                Some(input) => Trouble::request(format!(
-                    "inference input '{name}' data-type is '<invalid>', but model '{}' expects '{}'",
-                    model.name,
-                    input.datatype.name()
-                )),
-                None => Trouble::text(format!("unexpected inference input '{name}' for model '{}'", model.name)),
-            });
+            return Err(Trouble::Wrong(unknown_datatype(self.model, "", &name)));
         };
         let data = match partial.data {
             Some(data) => Bytes::from(data),

@@ -1,6 +1,5 @@
 //! The bytes of v2 HTTP bodies: JSON and binary tensors in, JSON and binary tensors out (W13-W34).
 
-mod classify;
 mod data;
 mod decode;
 mod encode;

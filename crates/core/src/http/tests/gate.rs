@@ -57,7 +57,7 @@ fn every_route_asks_for_its_scope() {
 
 fn check_routes(site: &Site) {
     let listed = site.ask("GET", "/naiad/v1/routes", &bearer("adminkey"), "").json();
-    assert_eq!(listed.as_array().unwrap().len(), ROUTES.len());
+    assert_eq!(listed.as_array().unwrap().len(), ROUTES.len() + crate::grpc::routes::ROUTES.len());
     for route in ROUTES {
         let method = match route.verb {
             Verb::Get => "GET",

@@ -13,15 +13,15 @@ const MAX_ELEMENTS: usize = 1_000_000;
 
 /// What the client asked for.
 #[derive(Debug)]
-pub(super) struct Classification {
+pub(crate) struct Classification {
     /// How many of the top values.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// Labels by index; empty if the model has none.
-    pub(super) labels: Vec<String>,
+    pub(crate) labels: Vec<String>,
 }
 
 /// The output as BYTES of shape `[batch, min(count, elements)]`, without the batch where the model has none.
-pub(super) fn classify(
+pub(crate) fn classify(
     output: &OutputTensor,
     wanted: &Classification,
     batched: bool,

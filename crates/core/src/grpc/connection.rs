@@ -1,0 +1,136 @@
+//! Connections: accepted, watched for progress and age, ended when the server stops.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::{Frontend, answer};
+use crate::http::connection::told;
+use crate::http::limits::HEADER_BYTES;
+use crate::http::progress::{BUSY, Looks, Progress, Watched};
+use crate::log::Level;
+
+/// Bytes that a call may have sent ahead of their reader ...
+const CALL_WINDOW: u32 = 2 << 20;
+/// ... and all calls of a connection together. Streams that wait for a model must not use it up.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// The longest piece of a message that a client may send at once: fewer pieces, less work.
+const FRAME: u32 = 256 << 10;
+
+/// Calls of one connection at the same time; a stream is one for as long as it is open (B6).
+const CALLS: u32 = 4096;
+
+/// Bytes of one call's answer that wait for the client to take them, apart from tensors that are not copied.
+const SEND_BUFFER: usize = 256 << 10;
+
+/// Accepts connections until told to stop.
+pub(crate) async fn serve(listener: TcpListener, front: Arc<Frontend>, stop: watch::Receiver<bool>) {
+    let mut stopped = stop.clone();
+    let mut stopped = pin!(told(&mut stopped));
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    // Without it small answers wait for the client's acknowledgement; one that fails is slow, not wrong.
+                    let _ = stream.set_nodelay(true);
+                    tokio::spawn(connection(stream, Arc::clone(&front), stop.clone()));
+                }
+                Err(fault) => {
+                    // Out of descriptors, say: wait a little instead of spinning.
+                    front.shared.log.say(Level::Warning, format!("cannot accept a connection: {fault}"));
+                    sleep(Duration::from_millis(100)).await;
+                }
+            },
+            () = &mut stopped => return,
+        }
+    }
+}
+
+fn builder(front: &Frontend) -> http2::Builder<TokioExecutor> {
+    let options = &front.shared.options.grpc_connections;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_concurrent_streams(CALLS)
+        .max_header_list_size(HEADER_BYTES as u32)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(Some(Duration::from_millis(options.keepalive_time_millis)))
+        .keep_alive_timeout(Duration::from_millis(options.keepalive_timeout_millis));
+    builder
+}
+
+/// How long a connection may last, and what its calls get after that.
+fn age(front: &Frontend) -> (Option<Duration>, Option<Duration>) {
+    let options = &front.shared.options.grpc_connections;
+    let set = |millis: u64| (millis > 0).then(|| Duration::from_millis(millis));
+    (set(options.max_age_millis), set(options.max_age_grace_millis))
+}
+
+async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Receiver<bool>) {
+    let Some(tls) = front.tls.clone() else { return speak(stream, front, stop).await };
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        () = told(&mut stop) => return,
+    };
+    if let Some(stream) = accepted {
+        speak(stream, front, stop).await;
+    }
+}
+
+async fn speak<S>(stream: S, front: Arc<Frontend>, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let progress = Arc::<Progress>::default();
+    let watched = Watched::new(stream, Bytes::new(), Arc::clone(&progress));
+    let (look, builder, (age, grace)) = (front.look, builder(&front), age(&front));
+    let service = service_fn(|request| {
+        // From the first call on only a client that takes nothing is too slow.
+        progress.enter(BUSY);
+        let front = Arc::clone(&front);
+        async move { Ok::<_, Infallible>(answer(front, request).await) }
+    });
+    let mut connection = pin!(builder.serve_connection(watched, service));
+    let mut stopped = pin!(told(&mut stop));
+    let mut looks = Looks::every(look);
+    let began = Instant::now();
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            // Errors are the client's: it went away, or sent what is no HTTP/2.
+            _ = connection.as_mut() => return,
+            () = &mut stopped, if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            lost = looks.next(&progress) => {
+                if lost {
+                    return;
+                }
+                let over = age.and_then(|age| began.elapsed().checked_sub(age));
+                if over.is_some() && !stopping {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                if over.zip(grace).is_some_and(|(over, grace)| over >= grace) {
+                    return;
+                }
+            }
+        }
+    }
+}

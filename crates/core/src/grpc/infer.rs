@@ -1,0 +1,101 @@
+//! Inference: message in, codec, engine, codec, message out.
+
+use std::sync::Arc;
+
+use hyper::HeaderMap;
+use tokio::task::block_in_place;
+
+use super::body::ResponseBody;
+use super::codec::{self, ResponseForm};
+use super::compression;
+use super::error::GrpcError;
+use super::messages::inference::ModelInferRequest;
+use super::{Answer, Call, Frontend, credentials, version};
+use crate::auth::Scope;
+use crate::error::InferError;
+use crate::operations::Named;
+use crate::operations::names::{is_name, refusal};
+use crate::request::InferRequest;
+use crate::statistics::Visit;
+
+/// Typed contents of this size take long enough to pack that other calls get another thread meanwhile.
+const HEAVY: usize = 1 << 20;
+
+/// `ModelInfer` (W39 to W47)
+pub async fn infer(call: &mut Call) -> Answer {
+    let message: ModelInferRequest = call.read().await?;
+    let (mut request, asked) = prepare(&call.front, &call.headers, message)?;
+    if asked.decoupled {
+        return Err(GrpcError::unimplemented(
+            "ModelInfer RPC doesn't support models with decoupled transaction policy",
+        ));
+    }
+    request.deadline = call.deadline;
+    let answer = call.shared().engine.infer(request).await;
+    let answer = answer.map_err(|error| asked.refuse(error))?;
+    let encoded = codec::encode(&answer, &asked.name, &asked.form, None).map_err(|error| asked.refuse(error))?;
+    let pieces = encoded.finish(false).ok_or_else(too_long)?;
+    let level = call.shared().options.grpc_connections.compression;
+    let Some(coding) = compression::of_answer(&call.headers, level) else { return Ok(ResponseBody::one(pieces)) };
+    let mut body = ResponseBody::one(compression::close(coding, pieces));
+    body.encoding = Some(coding.0);
+    Ok(body)
+}
+
+/// W45, on the way out.
+pub(super) fn too_long() -> GrpcError {
+    GrpcError::too_much("the response exceeds the maximum of 2147483647 bytes")
+}
+
+/// What is needed of a request once the engine has it.
+pub(super) struct Asked {
+    /// The name that the client used.
+    pub(super) name: Arc<str>,
+    version: Option<u64>,
+    target: Arc<str>,
+    pub(super) form: ResponseForm,
+    /// Whether the model gives any number of responses.
+    pub(super) decoupled: bool,
+    _visit: Visit,
+}
+
+impl Asked {
+    /// What the client reads of a failure: its own name, not the model's.
+    pub(super) fn refuse(&self, error: InferError) -> GrpcError {
+        Named { name: &self.name, version: self.version }.refuse(error, &self.target).into()
+    }
+}
+
+/// Lets a message in and makes a request of it.
+pub(super) fn prepare(
+    front: &Frontend,
+    headers: &HeaderMap,
+    message: ModelInferRequest,
+) -> Result<(InferRequest, Asked), GrpcError> {
+    let shared = &front.shared;
+    let caller = shared.gate.check(credentials(headers), Scope::Infer, Some(&message.model_name))?;
+    if !message.model_name.is_empty() && !is_name(&message.model_name) {
+        return Err(GrpcError::invalid(refusal(&message.model_name)));
+    }
+    let version = version(&message.model_version)?;
+    let name = Arc::from(message.model_name.as_str());
+    let named = Named { name: &name, version };
+    let target = named.target(shared);
+    let refuse = |error| GrpcError::from(named.refuse(error, &target));
+    let model = shared.engine.registry().find(&target, version).map_err(refuse)?;
+    let visit = Visit::begin(&model.statistics, &caller);
+    let typed: usize =
+        message.inputs.iter().filter_map(|input| input.contents.as_ref()).map(prost::Message::encoded_len).sum();
+    let decode = || codec::decode(&model.spec, Arc::clone(&target), version, message);
+    let decoded = if typed > HEAVY { block_in_place(decode) } else { decode() };
+    let (mut request, form) = decoded.map_err(refuse)?;
+    if front.rules.forward.is_on() {
+        let values = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        front.rules.forward.apply(&mut request, values).map_err(refuse)?;
+    }
+    let decoupled = model.spec.decoupled;
+    Ok((
+        request,
+        Asked { version, target: Arc::clone(&target), form, decoupled, name: Arc::clone(&name), _visit: visit },
+    ))
+}

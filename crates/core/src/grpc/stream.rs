@@ -1,0 +1,249 @@
+//! Inference on a stream: requests as they come, responses as they are made, errors among them (W53 to W57).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hyper::HeaderMap;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use super::body::{Part, Pieces, ResponseBody, frame};
+use super::codec;
+use super::compression;
+use super::error::{GrpcError, ok};
+use super::infer::{Asked, prepare, too_long};
+use super::message::Messages;
+use super::messages::inference::infer_parameter::ParameterChoice;
+use super::messages::inference::{InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use super::{Answer, Call, Frontend};
+use crate::error::InferError;
+use crate::http::compression::Encoding;
+use crate::request::InferResponse;
+use crate::scheduler::{Reply, Responses};
+use crate::server::Active;
+
+/// Calls of one listener that may stay open at the same time (B6).
+const MOST_OPEN: usize = 8192;
+
+/// Requests of one stream that may run at the same time; more wait in the connection.
+const RUNNING: usize = 64;
+
+/// Responses of one stream that wait for the connection to take them; behind them the requests wait.
+const WAITING: usize = 4;
+
+/// A call that stays open, counted.
+#[derive(Debug)]
+pub(super) struct Open(Arc<Frontend>);
+
+impl Open {
+    pub(super) fn new(front: &Arc<Frontend>) -> Result<Self, GrpcError> {
+        let open = Self(Arc::clone(front));
+        if front.streams.fetch_add(1, Ordering::Relaxed) >= MOST_OPEN {
+            return Err(GrpcError::too_much(format!("{MOST_OPEN} streams are open already")));
+        }
+        Ok(open)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// `ModelStreamInfer`
+pub fn stream(call: Call) -> Answer {
+    let open = Open::new(&call.front)?;
+    let (sender, parts) = mpsc::channel(WAITING);
+    let Call { front, headers, messages, deadline, .. } = call;
+    let strict = headers.get("triton_grpc_error").is_some_and(|value| value == "true");
+    let coding = compression::of_answer(&headers, front.shared.options.grpc_connections.compression);
+    let stream = Arc::new(Stream { front, headers, strict, coding, deadline, sender });
+    tokio::spawn(async move {
+        let _open = open;
+        let run = run(&stream, messages);
+        let end = match deadline {
+            None => run.await,
+            Some(at) => timeout_at(at, run).await.unwrap_or(Err(GrpcError::deadline())),
+        };
+        let trailers = end.map_or_else(|error| error.headers(), |()| ok());
+        // Whoever went away does not want to know.
+        let _ = stream.sender.send(Part::Trailers(trailers)).await;
+    });
+    let mut body = ResponseBody::stream(parts);
+    body.encoding = coding.map(|(encoding, _)| encoding);
+    Ok(body)
+}
+
+/// What the requests of a stream share.
+#[derive(Debug)]
+struct Stream {
+    front: Arc<Frontend>,
+    headers: HeaderMap,
+    /// W53: the first error ends the stream.
+    strict: bool,
+    /// How responses are compressed.
+    coding: Option<(Encoding, u32)>,
+    deadline: Option<Instant>,
+    sender: mpsc::Sender<Part>,
+}
+
+/// A request's place among those whose responses must leave in order (W56).
+struct Turn {
+    /// Ends when the responses before have left or will never come.
+    before: Option<oneshot::Receiver<()>>,
+    /// Its drop lets the next one go.
+    _after: oneshot::Sender<()>,
+}
+
+/// Answers requests until the client has no more (W57), the server goes down, or an error ends it all.
+async fn run(stream: &Arc<Stream>, mut messages: Messages) -> Result<(), GrpcError> {
+    let mut changes = stream.front.shared.changes();
+    // Its drop ends what still runs: nobody waits for it.
+    let mut running: JoinSet<Result<(), GrpcError>> = JoinSet::new();
+    let mut last = None;
+    let mut ended = false;
+    loop {
+        if running.is_empty() {
+            last = None;
+            if ended {
+                return Ok(());
+            }
+            if stream.front.shared.is_exiting() {
+                return Err(InferError::Exiting.into());
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stream.sender.closed() => return Err(GrpcError::cancelled()),
+            Some(done) = running.join_next() => match done {
+                Ok(done) => done?,
+                Err(_) => return Err(GrpcError::internal()),
+            },
+            message = messages.next::<ModelInferRequest>(), if !ended && running.len() < RUNNING => match message? {
+                None => ended = true,
+                Some(message) => {
+                    let identity = ModelInferResponse {
+                        model_name: message.model_name.clone(),
+                        model_version: message.model_version.clone(),
+                        id: message.id.clone(),
+                        ..ModelInferResponse::default()
+                    };
+                    // Queued here, one after the other, and not in tasks that overtake each other.
+                    let begun = begin(stream, message);
+                    let mut turn = None;
+                    if !begun.as_ref().is_ok_and(|(_, asked)| asked.decoupled) {
+                        let (after, next) = oneshot::channel();
+                        turn = Some(Turn { before: last.replace(next), _after: after });
+                    }
+                    running.spawn(answer(Arc::clone(stream), begun, identity, turn));
+                }
+            },
+            _ = changes.changed(), if running.is_empty() => {}
+        }
+    }
+}
+
+/// Hands a request to the engine.
+fn begin(stream: &Stream, message: ModelInferRequest) -> Result<(Responses, Asked), GrpcError> {
+    let (mut request, asked) = prepare(&stream.front, &stream.headers, message)?;
+    request.deadline = stream.deadline;
+    match stream.front.shared.engine.stream(request) {
+        Ok(responses) => Ok((responses, asked)),
+        Err(error) => Err(asked.refuse(error)),
+    }
+}
+
+/// Answers one request of a stream.
+async fn answer(
+    stream: Arc<Stream>,
+    begun: Result<(Responses, Asked), GrpcError>,
+    identity: ModelInferResponse,
+    mut turn: Option<Turn>,
+) -> Result<(), GrpcError> {
+    let _active = Active::new(&stream.front.shared);
+    let (mut responses, asked) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            come(&mut turn).await;
+            let identity = ModelInferResponse { id: identity.id, ..ModelInferResponse::default() };
+            return stream.fail(error, identity).await;
+        }
+    };
+    while let Some(Reply { outcome, last }) = responses.next().await {
+        come(&mut turn).await;
+        match outcome {
+            Ok(Some(response)) => stream.respond(&response, &asked, last).await?,
+            Ok(None) if asked.form.empty_final => {
+                let end = ModelStreamInferResponse {
+                    infer_response: Some(finality(identity.clone(), true)),
+                    ..ModelStreamInferResponse::default()
+                };
+                stream.send(frame(&end)).await?;
+            }
+            Ok(None) => {}
+            Err(error) => stream.fail(asked.refuse(error), finality(identity.clone(), last)).await?,
+        }
+        if last {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the responses before have left.
+async fn come(turn: &mut Option<Turn>) {
+    if let Some(before) = turn.as_mut().and_then(|turn| turn.before.take()) {
+        let _ = before.await;
+    }
+}
+
+/// W54: with the flag that every response carries.
+fn finality(mut response: ModelInferResponse, last: bool) -> ModelInferResponse {
+    let value = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(last)) };
+    response.parameters = BTreeMap::from([("triton_final_response".to_owned(), value)]);
+    response
+}
+
+impl Stream {
+    /// Sends a response.
+    async fn respond(&self, response: &InferResponse, asked: &Asked, last: bool) -> Result<(), GrpcError> {
+        let encoded =
+            codec::encode(response, &asked.name, &asked.form, Some(last)).map_err(|error| asked.refuse(error));
+        let pieces = encoded.and_then(|encoded| encoded.finish(true).ok_or_else(too_long));
+        match pieces {
+            Ok(pieces) => {
+                let pieces = match self.coding {
+                    None => pieces,
+                    Some(coding) => compression::close(coding, pieces),
+                };
+                self.send(pieces).await
+            }
+            Err(error) => {
+                let identity = ModelInferResponse {
+                    model_name: asked.name.to_string(),
+                    model_version: response.version.to_string(),
+                    id: response.id.clone(),
+                    ..ModelInferResponse::default()
+                };
+                self.fail(error, finality(identity, last)).await
+            }
+        }
+    }
+
+    /// Sends an error among the responses; it ends the stream where the client wants that (W53).
+    async fn fail(&self, error: GrpcError, identity: ModelInferResponse) -> Result<(), GrpcError> {
+        if self.strict {
+            return Err(error);
+        }
+        let message =
+            ModelStreamInferResponse { error_message: error.text().to_owned(), infer_response: Some(identity) };
+        self.send(frame(&message)).await
+    }
+
+    async fn send(&self, message: Pieces) -> Result<(), GrpcError> {
+        self.sender.send(Part::Message(message)).await.map_err(|_| GrpcError::cancelled())
+    }
+}

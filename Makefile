@@ -37,6 +37,12 @@ test:  ## Run all tests: Rust, then Python
 	cargo test $(CARGO_WORKSPACE) --locked --workspace --exclude naiad-python
 	python -m pytest
 
+.PHONY: test-clients
+test-clients:  ## Run the clients in examples/clients, in all five languages; as root on Debian, install what they need
+	@$(BUILD) packages dev torch core
+	@python scripts/debian.py clients
+	CLIENTS_MUST_RUN=$(shell python3 -c 'import scripts.debian as d; print("1" * d.may_install())') python -m pytest tests/clients
+
 .PHONY: check
 check:  ## Run all linters and type checkers, each to its end (make check-NAME runs one)
 	@$(BUILD) packages dev core lint

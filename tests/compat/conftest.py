@@ -19,19 +19,28 @@ output {{ name: "OUTPUT0" data_type: TYPE_FP32 dims: [ 4 ] }}
 output {{ name: "OUTPUT1" data_type: TYPE_FP32 dims: [ 4 ] }}
 """
 
+SQUARE = """backend: "square"
+max_batch_size: 0
+model_transaction_policy { decoupled: true }
+input { name: "IN" data_type: TYPE_INT32 dims: [ 1 ] }
+output { name: "OUT" data_type: TYPE_INT32 dims: [ 1 ] }
+"""
+
 DATATYPES = (
     "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BF16 STRING"  # as configurations name them
 ).split()
 
 
 def write_models(repository: Repository) -> None:
-    """`m` batches rows of four; `two` and `optional` have two inputs; one model of any length for each datatype."""
+    """`m` batches rows of four; `two`, `optional` have two inputs; `square` is decoupled; one of each datatype."""
     repository.identity("m", dims="4")
     repository.identity("matrix", dims="2, 3", max_batch=0)
     repository.identity("wide", dims="-1, -1", max_batch=0)
     for name, optional in (("two", ""), ("optional", "optional: true")):
         repository.identity(name)
         (repository.root / name / "config.pbtxt").write_text(PAIR.format(optional=optional))
+    repository.identity("square")
+    (repository.root / "square" / "config.pbtxt").write_text(SQUARE)
     for datatype in DATATYPES:
         repository.identity(datatype.lower(), datatype=datatype, dims="-1", max_batch=0)
 
@@ -48,12 +57,12 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
 @pytest.fixture(scope="session")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serve, Serve]]:
-    """Naiad and the real Triton on the same models; BF16 is left out, which Triton's Python backend lacks."""
+    """Naiad and the real Triton on the same models; without those that Triton's Python backend lacks."""
     fetch()
     folder = tmp_path_factory.mktemp("both")
     repository = Repository(folder / "models")
     write_models(repository)
-    loaded = [path.name for path in repository.root.iterdir() if path.name != "bf16"]
+    loaded = [path.name for path in repository.root.iterdir() if path.name not in ("bf16", "square")]
     for name in ("unloaded", "loadable"):
         repository.identity(name)
     options = ["--model-control-mode=explicit", *(f"--load-model={name}" for name in loaded)]

@@ -7,7 +7,10 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc as stubs
 
 NOTE = (
     "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be prepended to each "
@@ -160,6 +163,39 @@ def test_a_refusal_over_http(wire, case):
     assert over_http(wire, case) == (400, case.text)
 
 
+@pytest.fixture(scope="module")
+def stub(wire):
+    with grpc.insecure_channel(wire.grpc) as channel:
+        yield stubs.GRPCInferenceServiceStub(channel)
+
+
+def over_grpc(stub, case: Case) -> tuple[str, str]:
+    """Status and text of the same request."""
+    tensor = pb.ModelInferRequest.InferInputTensor
+    output = pb.ModelInferRequest.InferRequestedOutputTensor
+    message = pb.ModelInferRequest(
+        model_name=case.model,
+        id=case.id,
+        inputs=[tensor(name=i.name, shape=i.shape, datatype=i.datatype) for i in case.inputs],
+        outputs=[output(name=name) for name in case.outputs],
+        raw_input_contents=[i.bytes for i in case.inputs],
+    )
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(message, timeout=30)
+    return refused.value.code().name, refused.value.details()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_same_refusal_over_grpc(stub, case):
+    assert over_grpc(stub, case) == ("INVALID_ARGUMENT", case.text)
+
+
+def test_dimensions_that_only_grpc_can_send(stub):
+    """E-negative-dim."""
+    text = WHO + "All input dimensions should be specified for input 'INPUT0' for model 'm', got [1,-4]"
+    assert over_grpc(stub, Case("E-negative-dim", text, inputs=(Input(shape=(1, -4)),))) == ("INVALID_ARGUMENT", text)
+
+
 def infer(wire, model: str, *inputs: dict[str, Any], **more: Any) -> tuple[int, str]:
     answer = wire.post(f"/v2/models/{model}/infer", {"inputs": inputs, **more})
     return answer.status, answer.error
@@ -224,6 +260,13 @@ def test_a_tensor_that_json_makes_too_large(wire):
     body = json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
     answer = wire.post("/v2/models/fp64/infer", body)
     assert (answer.status, answer.error) == (400, text + HINT)
+
+
+def test_a_decoupled_model_has_no_single_response(stub):
+    """E-decoupled, over gRPC."""
+    text = "ModelInfer RPC doesn't support models with decoupled transaction policy"
+    sent = Input("IN", (1,), struct.pack("<i", 2), "INT32")
+    assert over_grpc(stub, Case("E-decoupled", text, "square", (sent,))) == ("UNIMPLEMENTED", text)
 
 
 def test_loading_where_loading_is_not_explicit(wire):

@@ -127,6 +127,7 @@ def test_w40_every_datatype_goes_there_and_back(client, name):
 
 
 def test_large_tensors_go_there_and_back(client):
+    """W45."""
     array = np.arange(3 << 20, dtype=np.float32).reshape(1, -1)
     np.testing.assert_array_equal(client.infer("fp32", [_input(array)]).as_numpy("OUTPUT0"), array)
 

@@ -14,6 +14,9 @@ RUNS = {
     "http-json": ("--concurrency-range=2", *JSON),
     "http-rate": ("--request-rate-range=200",),
     "http-batch": ("--concurrency-range=1", "-b", "4"),
+    "grpc": ("-i", "grpc", "--concurrency-range=2"),
+    "grpc-rate": ("-i", "grpc", "--request-rate-range=200"),
+    "grpc-stream": ("-i", "grpc", "--streaming", "--concurrency-range=2"),
 }
 
 
@@ -26,7 +29,8 @@ def _program() -> None:
 def test_a_report(wire, tmp_path, run):
     """W63, W64: it reads the configuration and the statistics, and gives up where a key of them is missing."""
     report = tmp_path / "report.csv"
-    printed = measure("m", wire.address, report, *RUNS[run])
+    address = wire.grpc if "grpc" in RUNS[run] else wire.address
+    printed = measure("m", address, report, *RUNS[run])
     assert "Server:" in printed, printed
     with report.open() as lines:
         (row,) = csv.DictReader(lines)

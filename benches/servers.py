@@ -51,8 +51,8 @@ def naiad(repository: Path, log: Path) -> Iterator[Server]:
     """`naiad serve` of this checkout."""
     read_end, write_end = os.pipe()
     command = [str(CHECKOUT / ".venv" / "bin" / "naiad"), "serve", "--model-repository", str(repository)]
-    command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--ready-fd", str(write_end)]
-    command += ["--exit-on-error", "true"]
+    command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    command += ["--ready-fd", str(write_end), "--exit-on-error", "true"]
     with log.open("ab") as sink:
         process = subprocess.Popen(command, pass_fds=[write_end], stderr=sink, stdout=sink)
     os.close(write_end)

@@ -48,6 +48,7 @@ def freeze(message: Any, *, name: str, source: str) -> ModelConfig:
         outputs=tuple(_output(tensor) for tensor in message.output),
         dynamic_batching=_dynamic(message),
         decoupled=message.model_transaction_policy.decoupled,
+        response_cache=message.response_cache.enable,
         instance_groups=tuple(_group(group, source) for group in message.instance_group),
         default_model_filename=message.default_model_filename,
         parameters=parameters,

@@ -95,6 +95,8 @@ class ModelConfig:
     dynamic_batching: DynamicBatching | None
     decoupled: bool
     """Whether a request has any number of responses."""
+    response_cache: bool
+    """Whether answers may come from the response cache."""
     instance_groups: tuple[InstanceGroup, ...]
     default_model_filename: str
     parameters: Mapping[str, str]

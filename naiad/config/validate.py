@@ -28,8 +28,12 @@ def check(message: Any, *, name: str, source: str) -> None:
     for field, what in LATER.items():
         if message.HasField(field):
             fail(field, f"{what} with a later version of Naiad")
-    if message.response_cache.enable:
-        fail("response_cache", "the response cache comes with a later version of Naiad")
+    if message.response_cache.enable and message.model_transaction_policy.decoupled:
+        fail(
+            "response_cache",
+            f"Response Cache does not currently support model {name} with 'Decoupled' transaction policy. "
+            "Please disable the response cache.",
+        )
     if message.batch_input or message.batch_output:
         fail("batch_input", "ragged batches come with a later version of Naiad")
     for group in message.instance_group:

@@ -71,12 +71,10 @@ class LocalRuntime:
         """Starts the server; raises `ServerFailed` with its own words if it ends before it has bound."""
         self._child = self._spawn()
         running = self._child.running
-        grpc_port = _port(running.grpc) if running.grpc else 0
-        metrics_port = _port(running.metrics) if running.metrics else 0
+        grpc = _port(running.grpc) if running.grpc else self._options.grpc_port
+        metrics = _port(running.metrics) if running.metrics else self._options.metrics_port
         # Once chosen they are kept.
-        self._options = replace(
-            self._options, http_port=_port(running.http), grpc_port=grpc_port, metrics_port=metrics_port
-        )
+        self._options = replace(self._options, http_port=_port(running.http), grpc_port=grpc, metrics_port=metrics)
         self._watcher.start()
 
     def running(self) -> Running | None:

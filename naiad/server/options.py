@@ -116,6 +116,8 @@ TABLE: tuple[Option, ...] = (
     _option(_RUN, "io-threads", "int", 2, "threads of the data plane"),
     _option(_RUN, "busy-poll-us", "int", 0, "microseconds to spin for a reply before sleeping"),
     _option(_RUN, "byte-budget", "int", 0, "bytes of all requests and arenas; 0 = a quarter of the memory"),
+    _option(_RUN, "cache-config", "list", (), "local,size=BYTES: keep answers of models with response_cache"),
+    _option(_RUN, "response-cache-byte-size", "int", 0, "older spelling of --cache-config=local,size=BYTES"),
     _option(_RUN, "worker-linger-secs", "float", 60.0, "seconds that an idle zygote stays"),
 )
 
@@ -132,13 +134,13 @@ METRICS_SWITCHES = ("counter_latencies", "histogram_latencies")
 ALIASES = {"model-store": "model-repository", "strict-model-config": "disable-auto-complete-config"}
 
 LATER = frozenset({
-    "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory", "cache-config",
+    "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory",
     "model-namespacing",
-    "rate-limit", "rate-limit-resource", "response-cache-byte-size", "trace-config", "trace-file", "trace-level",
+    "rate-limit", "rate-limit-resource", "trace-config", "trace-file", "trace-level",
     "trace-rate", "trace-count", "trace-log-frequency",
 })  # fmt: skip
 
-# Listeners that do not exist yet: their options are taken, and the ready line says null.
+# Taken so that command lines made for Triton work; the log names them once.
 NO_EFFECT = frozenset({
     "grpc-keepalive-permit-without-calls", "grpc-http2-max-pings-without-data",
     "grpc-http2-min-recv-ping-interval-without-data", "grpc-http2-max-ping-strikes",
@@ -218,6 +220,8 @@ class ServeOptions:
     io_threads: int
     busy_poll_us: int
     byte_budget: int
+    cache_config: tuple[str, ...]
+    response_cache_byte_size: int
     worker_linger_secs: float
     ignored: tuple[str, ...] = field(default=())
     """Options that were taken without effect."""
@@ -326,13 +330,12 @@ def _check_rules(options: ServeOptions) -> None:
             restricted.rows(getattr(options, name.replace("-", "_")))
         except ConfigError as error:
             _refuse(f"option --{name}: {error}")
-    for name, port in (
-        ("http-port", options.http_port),
-        ("grpc-port", options.grpc_port),
-        ("metrics-port", options.metrics_port),
-    ):
+    for name in ("http-port", "grpc-port", "metrics-port"):
+        port = getattr(options, name.replace("-", "_"))
         if not 0 <= port <= 65535:
             _refuse(f"option --{name}: expected 0 to 65535, got {port}")
+    for setting in options.metrics_config:
+        _check_metrics(setting)
 
 
 def _check_tls(options: ServeOptions) -> None:
@@ -366,9 +369,27 @@ def _checked(options: ServeOptions) -> ServeOptions:
     for origin in options.http_cors_allowed_origin:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             _refuse(f"option --http-cors-allowed-origin: expected https://host[:port] or '*', got '{origin}'")
+    try:
+        cache_byte_size(options)
+    except ConfigError as error:
+        _refuse(f"option --cache-config: {error}")
     for option in TABLE:
         if option.kind in ("int", "float"):
             _check_number(option, getattr(options, option.field))
-    for setting in options.metrics_config:
-        _check_metrics(setting)
     return options
+
+
+def cache_byte_size(options: ServeOptions) -> int:
+    """Bytes of the response cache, 0 where there is none; raises `ConfigError`."""
+    size = options.response_cache_byte_size
+    for text in options.cache_config:
+        name, comma, setting = text.partition(",")
+        if name != "local" or not comma:
+            raise ConfigError(f"expected local,size=BYTES, got '{text}'")
+        key, _, value = setting.partition("=")
+        if key != "size" or not (value.isascii() and value.isdigit()) or int(value) > MOST["int"]:
+            raise ConfigError(f"expected local,size=BYTES, got '{text}'")
+        if size and size != int(value):
+            raise ConfigError(f"the size is given twice, as {size} and as {value}")
+        size = int(value)
+    return size

@@ -24,7 +24,7 @@ from naiad.server.lanes import Lanes
 from naiad.server.loader import Loader, LoaderOptions
 from naiad.server.main_thread import MainThread
 from naiad.server.models import Models, ModelsOptions, Refused
-from naiad.server.options import ServeOptions
+from naiad.server.options import ServeOptions, cache_byte_size
 from naiad.server.states import States
 from naiad.server.supervisor import Supervisor, SupervisorOptions
 
@@ -84,6 +84,7 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "model_control": options.model_control_mode,
         "io_threads": options.io_threads,
         "byte_budget": options.byte_budget or memory_bytes() // 4,
+        "cache_byte_size": cache_byte_size(options),
         "busy_poll_us": options.busy_poll_us,
         "allowed_hosts": hosts,
         "metrics": metrics.metrics_options(options),
@@ -154,14 +155,15 @@ def check(options: ServeOptions) -> None:
         ("grpc-address", options.allow_grpc, options.grpc_address, "infer --service '*'"),
         ("metrics-address", options.allow_metrics, metrics.address(options), "metrics"),
     )
-    for name, on, address, scope in listeners:
-        if on and not is_loopback(address) and not protected:
-            raise StartError(
-                f"--{name} {address} can be reached by other machines, and no key is required;\n"
-                "make one:\n"
-                f"  naiad key create --keys-file keys.json --scope {scope}\n"
-                "and start with --keys-file keys.json"
-            )
+    for name, is_on, address, scope in listeners:
+        if not is_on or protected or is_loopback(address):
+            continue
+        raise StartError(
+            f"--{name} {address} can be reached by other machines, and no key is required;\n"
+            "make one:\n"
+            f"  naiad key create --keys-file keys.json --scope {scope}\n"
+            "and start with --keys-file keys.json"
+        )
 
 
 def backends(options: ServeOptions) -> BackendConfig:

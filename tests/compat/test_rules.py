@@ -21,8 +21,6 @@ LATER = {
     "W76": "client shared memory",
     "W77": "client shared memory",
     "W78": "client shared memory",
-    "W79": "trace settings",
-    "W80": "log settings",
 }
 
 # `W37` in prose, `w37` in the name of a test.

@@ -85,8 +85,8 @@ def test_an_occupied_port_is_named(repository):
     repository.identity()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        free = ("--grpc-port=0", "--metrics-port=0")
-        ended = run("--model-repository", str(repository.root), "--http-port", str(port), *free)
+        ports = ("--http-port", str(port), "--grpc-port", "0", "--metrics-port", "0")
+        ended = run("--model-repository", str(repository.root), *ports)
     assert ended.returncode == 1
     assert f"127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::admission::{Admission, Budget};
+use crate::cache::{Cache, Lookup};
 use crate::error::InferError;
 use crate::instance::{Workers, WorkersOptions};
 use crate::model::{Model, Served};
@@ -26,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(2);
 pub struct EngineOptions {
     /// Bytes that all queued and running requests (one half) and all arenas (the other) may hold.
     pub byte_budget: u64,
+    /// Bytes of the response cache, 0 = none.
+    pub cache_byte_size: u64,
     /// How long a worker's owner polls for the reply before it sleeps, in microseconds.
     pub busy_poll_us: u64,
 }
@@ -53,6 +56,7 @@ pub enum Event {
 pub struct Engine {
     registry: Arc<Registry>,
     admission: Arc<Admission>,
+    cache: Arc<Cache>,
     workers: Workers,
     events: Mutex<Option<mpsc::UnboundedReceiver<Event>>>,
 }
@@ -71,7 +75,8 @@ impl Engine {
             events,
             registry: Arc::clone(&registry),
         });
-        Arc::new(Self { registry, admission: Admission::new(half()), workers, events: Mutex::new(Some(receiver)) })
+        let (admission, cache) = (Admission::new(half()), Cache::new(options.cache_byte_size));
+        Arc::new(Self { registry, admission, cache, workers, events: Mutex::new(Some(receiver)) })
     }
 
     /// Answers a request. Needs the runtime context; dropping the future cancels the request.
@@ -79,12 +84,21 @@ impl Engine {
         let model = self.registry.find(&request.model, request.version)?; // not found
         model.check(&request)?; // names, datatypes, shapes
         let permit = self.admission.admit(&request)?; // going down, over the byte budget
+        let miss = match self.cache.look(&model, &request) {
+            Lookup::Hit(response) => return Ok(response), // known already
+            Lookup::Miss(miss) => Some(miss),
+            Lookup::Off => None,
+        };
         let expiry = expiry(&request);
         let answer = model.scheduler.schedule(request, permit); // queue, batch, execute, split
-        match expiry {
+        let outcome = match expiry {
             None => answer.await,
             Some(expiry) => expiry.bound(answer).await, // the client's deadline
+        };
+        if let (Some(miss), Ok(response)) = (miss, &outcome) {
+            self.cache.keep(miss, response);
         }
+        outcome
     }
 
     /// Answers a request with the responses of any model as they come. Needs the runtime context; dropping the responses
@@ -97,7 +111,12 @@ impl Engine {
         if model.spec.decoupled {
             return Ok(model.scheduler.stream(request, permit)?.until(expiry));
         }
-        Ok(Responses::one(model.scheduler.schedule(request, permit)).until(expiry))
+        let keeper = match self.cache.look(&model, &request) {
+            Lookup::Hit(response) => return Ok(Responses::known(response)),
+            Lookup::Miss(miss) => Some((Arc::clone(&self.cache), miss)),
+            Lookup::Off => None,
+        };
+        Ok(Responses::one(model.scheduler.schedule(request, permit), keeper).until(expiry))
     }
 
     /// Models by name and version, and the repository index. Its methods need no runtime context.
@@ -120,6 +139,9 @@ impl Engine {
     pub fn publish(&self, spec: ModelSpec) -> Result<(), InferError> {
         let handles = self.workers.claim(&spec)?;
         let served = Served::new(spec);
+        if self.cache.serves(&served.spec) {
+            served.statistics.use_cache();
+        }
         let model = Model {
             spec: Arc::clone(&served.spec),
             statistics: Arc::clone(&served.statistics),
@@ -232,3 +254,7 @@ mod deadline_tests;
 #[cfg(test)]
 #[path = "priority_tests.rs"]
 mod priority_tests;
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod cache_tests;

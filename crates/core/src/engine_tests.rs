@@ -14,7 +14,7 @@ use crate::request::{InputTensor, Parameter};
 use crate::scheduler::Outcome;
 
 pub(super) fn engine() -> Arc<Engine> {
-    Engine::new(EngineOptions { byte_budget: 64 << 20, busy_poll_us: 0 })
+    Engine::new(EngineOptions { byte_budget: 64 << 20, cache_byte_size: 0, busy_poll_us: 0 })
 }
 
 pub(super) fn open(engine: &Engine) -> FakeWorker {

@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod auth;
 mod base64;
+pub mod cache;
 mod classify;
 pub mod engine;
 pub mod error;

@@ -272,7 +272,7 @@ async fn a_worker_serves_only_the_version_it_was_opened_for() {
 
 #[tokio::test]
 async fn the_byte_budget_holds_for_requests_and_arenas() {
-    let engine = Engine::new(EngineOptions { byte_budget: 3 << 20, busy_poll_us: 0 });
+    let engine = Engine::new(EngineOptions { byte_budget: 3 << 20, cache_byte_size: 0, busy_poll_us: 0 });
     let worker = open(&engine);
     let large = json!({"inputs": [{"name": "x", "datatype": "INT32", "dims": [-1], "reshape": null,
         "optional": false, "labels": []}], "max_batch_size": 0});
@@ -292,7 +292,7 @@ async fn the_byte_budget_holds_for_requests_and_arenas() {
 
 #[tokio::test]
 async fn polling_busily_changes_nothing_but_the_clock() {
-    let engine = Engine::new(EngineOptions { byte_budget: 64 << 20, busy_poll_us: 2000 });
+    let engine = Engine::new(EngineOptions { byte_budget: 64 << 20, cache_byte_size: 0, busy_poll_us: 2000 });
     let mut worker = open(&engine);
     engine.publish(spec(&[&worker], json!({}))).unwrap();
     for number in 0..20 {

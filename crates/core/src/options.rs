@@ -48,6 +48,9 @@ pub struct CoreOptions {
     pub io_threads: usize,
     /// Bytes that queued and running requests and arenas may hold.
     pub byte_budget: u64,
+    /// Bytes of the response cache, 0 = none.
+    #[serde(default)]
+    pub cache_byte_size: u64,
     /// How long to spin before sleeping.
     #[serde(default)]
     pub busy_poll_us: u64,
@@ -85,26 +88,6 @@ pub struct ListenerOptions {
     /// Which headers become request parameters; empty = none.
     #[serde(default)]
     pub forward: String,
-}
-
-/// The metrics listener and what it shows.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MetricsOptions {
-    /// Where to listen.
-    pub listener: ListenerOptions,
-    /// Whether Triton's sums of durations are shown.
-    #[serde(default = "yes")]
-    pub counter_latencies: bool,
-    /// Whether Triton's histogram of first responses is shown.
-    #[serde(default)]
-    pub histogram_latencies: bool,
-    /// Whether the machine's processors and memory are shown.
-    #[serde(default = "yes")]
-    pub cpu: bool,
-    /// How old a reading of the machine may be.
-    #[serde(default = "interval_ms")]
-    pub interval_ms: u64,
 }
 
 /// How gRPC connections are kept.
@@ -149,6 +132,26 @@ impl Default for GrpcConnections {
             compression: CompressionLevel::None,
         }
     }
+}
+
+/// The metrics listener and what it shows.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsOptions {
+    /// Where to listen.
+    pub listener: ListenerOptions,
+    /// Whether Triton's sums of durations are shown.
+    #[serde(default = "yes")]
+    pub counter_latencies: bool,
+    /// Whether Triton's histogram of first responses is shown.
+    #[serde(default)]
+    pub histogram_latencies: bool,
+    /// Whether the machine's processors and memory are shown.
+    #[serde(default = "yes")]
+    pub cpu: bool,
+    /// How old a reading of the machine may be.
+    #[serde(default = "interval_ms")]
+    pub interval_ms: u64,
 }
 
 /// Who decides what is loaded.

@@ -29,6 +29,9 @@ pub struct ModelSpec {
     /// Whether a request has any number of responses (`model_transaction_policy.decoupled`).
     #[serde(default)]
     pub decoupled: bool,
+    /// Whether its answers may come from the response cache (`response_cache.enable`).
+    #[serde(default)]
+    pub response_cache: bool,
     /// The whole configuration as JSON text (W63), served as it is.
     pub config: String,
     /// The same encoded as the message `inference.ModelConfig`, in base64 (W51).

@@ -129,8 +129,9 @@ BROKEN = {
     ),
     "ensemble": (IO + "ensemble_scheduling { }", "ensemble_scheduling: ensembles come with a later version of Naiad"),
     "cache": (
-        IO + "response_cache { enable: true }",
-        "response_cache: the response cache comes with a later version of Naiad",
+        IO + "response_cache { enable: true } model_transaction_policy { decoupled: true }",
+        "response_cache: Response Cache does not currently support model m with 'Decoupled' transaction policy. "
+        "Please disable the response cache.",
     ),
     "ragged": (
         TENSOR.format("4", "allow_ragged_batch: true"),

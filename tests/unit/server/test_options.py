@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from naiad.server.options import ALIASES, LATER, NO_EFFECT, TABLE, ServeOptions, UsageError, parse, usage
+from naiad.server.options import (
+    ALIASES,
+    LATER,
+    NO_EFFECT,
+    TABLE,
+    ServeOptions,
+    UsageError,
+    cache_byte_size,
+    parse,
+    usage,
+)
 
 REPOSITORY = "--model-repository=/m"
 
@@ -122,3 +132,29 @@ def test_what_is_refused(words, expected):
 
 def test_a_repository_is_needed():
     assert refusal() == "option --model-repository: expected at least one folder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        ((), 0),
+        (("--cache-config=local,size=1048576",), 1 << 20),
+        (("--response-cache-byte-size", "4096"), 4096),
+        (("--response-cache-byte-size=4096", "--cache-config", "local,size=4096"), 4096),
+    ],
+)
+def test_the_cache_has_the_size_that_is_asked_for(arguments, size):
+    assert cache_byte_size(parse([REPOSITORY, *arguments])) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["redis,host=x", "local", "local,size=", "local,size=-1", "local,size=x", "local,host=1"]
+)
+def test_another_cache_is_refused(text):
+    expected = f"option --cache-config: expected local,size=BYTES, got '{text}'"
+    assert refusal(REPOSITORY, f"--cache-config={text}") == expected
+
+
+def test_two_cache_sizes_are_refused():
+    arguments = ("--response-cache-byte-size=1", "--cache-config=local,size=2")
+    assert refusal(REPOSITORY, *arguments) == "option --cache-config: the size is given twice, as 1 and as 2"

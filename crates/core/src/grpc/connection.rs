@@ -81,10 +81,10 @@ fn age(front: &Frontend) -> (Option<Duration>, Option<Duration>) {
 }
 
 async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Receiver<bool>) {
-    let Some(tls) = front.tls.clone() else { return speak(stream, front, stop).await };
+    let Some(tls) = &front.tls else { return speak(stream, front, stop).await };
     let accepted = tokio::select! {
         accepted = tls.accept(stream) => accepted,
-        () = told(&mut stop) => return,
+        () = told(&mut stop) => None,
     };
     if let Some(stream) = accepted {
         speak(stream, front, stop).await;

@@ -66,8 +66,7 @@ pub(crate) struct Frontend {
 
 impl Frontend {
     /// Shared by the calls of a new listener.
-    pub(crate) fn new(shared: Arc<Shared>, hosts: Hosts, rules: Rules, look: Duration) -> Self {
-        let tls = None;
+    pub(crate) fn new(shared: Arc<Shared>, hosts: Hosts, rules: Rules, tls: Option<Tls>, look: Duration) -> Self {
         Self { shared, hosts, rules, tls, limit: MESSAGE_LIMIT, look, streams: AtomicUsize::new(0) }
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::owner::Message;
 use super::station::Open;
 use crate::admission::{Permit, Reservation};
+use crate::cache::{Cache, Miss};
 use crate::error::{InferError, shown_id};
 use crate::request::InferResponse;
 
@@ -113,7 +114,7 @@ impl Outlet {
         let (replies, inlet) = mpsc::unbounded_channel();
         let unread = Arc::<Count>::default();
         let source = Source::Many { inlet, unread: Arc::clone(&unread), owner };
-        (Self { replies, unread, _open: open }, Responses { source, expiry: None })
+        (Self { replies, unread, _open: open }, Responses { source, expiry: None, keeper: None })
     }
 
     /// A reply that is not the last; fails if its reader has fallen too far behind.
@@ -142,7 +143,11 @@ impl Outlet {
 pub struct Responses {
     source: Source,
     expiry: Option<Expiry>,
+    keeper: Option<Keeper>,
 }
+
+/// Where a good answer is kept.
+type Keeper = (Arc<Cache>, Miss);
 
 #[derive(Debug)]
 enum Source {
@@ -153,6 +158,8 @@ enum Source {
         unread: Arc<Count>,
         owner: mpsc::UnboundedSender<Message>,
     },
+    /// From the response cache.
+    Known(Box<InferResponse>),
     Over,
 }
 
@@ -177,9 +184,14 @@ impl Expiry {
 }
 
 impl Responses {
-    /// The only response of a model that gives one.
-    pub fn one(answer: Pending) -> Self {
-        Self { source: Source::One(answer), expiry: None }
+    /// The only response of a model that gives one, to be kept where there is a keeper.
+    pub fn one(answer: Pending, keeper: Option<Keeper>) -> Self {
+        Self { source: Source::One(answer), expiry: None, keeper }
+    }
+
+    /// A response that is known already.
+    pub fn known(response: InferResponse) -> Self {
+        Self { source: Source::Known(Box::new(response)), expiry: None, keeper: None }
     }
 
     /// Ends them with a refusal when the time has come.
@@ -201,6 +213,11 @@ impl Responses {
         if reply.as_ref().is_none_or(|reply| reply.last) {
             self.source = Source::Over;
         }
+        if let (Some(Ok(Some(response))), Some((cache, miss))) =
+            (reply.as_ref().map(|reply| reply.outcome.as_ref().map(Option::as_ref)), self.keeper.take())
+        {
+            cache.keep(miss, response);
+        }
         reply
     }
 }
@@ -217,6 +234,7 @@ impl Source {
                 unread.bytes.fetch_sub(next.bytes, Ordering::Relaxed);
                 Some(next.reply)
             }
+            Self::Known(response) => Some(Reply { outcome: Ok(Some((**response).clone())), last: true }),
             Self::Over => None,
         }
     }

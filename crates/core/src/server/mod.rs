@@ -164,8 +164,11 @@ impl Server {
             .enable_time()
             .build()
             .map_err(|fault| InferError::Internal(format!("cannot start the I/O threads: {fault}")))?;
-        let engine =
-            Engine::new(EngineOptions { byte_budget: options.byte_budget, busy_poll_us: options.busy_poll_us });
+        let engine = Engine::new(EngineOptions {
+            byte_budget: options.byte_budget,
+            cache_byte_size: options.cache_byte_size,
+            busy_poll_us: options.busy_poll_us,
+        });
         let shared = Arc::new(Shared {
             engine,
             gate,
@@ -203,20 +206,21 @@ impl Server {
         let _context = self.handle.enter();
         let options = &self.shared.options;
         let http = self.listen_http(options.http.as_ref(), Listener::V2, look)?;
-        let mut grpc = None;
-        if let Some(options) = &self.shared.options.grpc {
-            let rules = Rules::new(options, "triton-grpc-protocol-")?;
-            let tls = options.tls.as_ref().map(|tls| Tls::new(tls, &["h2"])).transpose()?;
-            let (listener, address) = listener::bind(options)?;
-            let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, Origins::new(&[]));
-            let mut front = grpc::Frontend::new(Arc::clone(&self.shared), hosts, rules, look);
-            front.tls = tls;
-            self.handle.spawn(grpc::connection::serve(listener, Arc::new(front), self.stop.subscribe()));
-            grpc = Some(address.to_string());
-        }
+        let grpc = self.listen_grpc(look)?;
         let metrics = options.metrics.as_ref().map(|metrics| &metrics.listener);
         let metrics = self.listen_http(metrics, Listener::Metrics, look)?;
         Ok(Addresses { http, grpc, metrics, boot_id: self.shared.boot_id.clone() })
+    }
+
+    fn listen_grpc(&self, look: Duration) -> Result<Option<String>, InferError> {
+        let Some(options) = &self.shared.options.grpc else { return Ok(None) };
+        let rules = Rules::new(options, "triton-grpc-protocol-")?;
+        let tls = options.tls.as_ref().map(|tls| Tls::new(tls, &["h2"])).transpose()?;
+        let (listener, address) = listener::bind(options)?;
+        let hosts = Hosts::new(address, &self.shared.options.allowed_hosts, Origins::new(&[]));
+        let front = grpc::Frontend::new(Arc::clone(&self.shared), hosts, rules, tls, look);
+        self.handle.spawn(grpc::connection::serve(listener, Arc::new(front), self.stop.subscribe()));
+        Ok(Some(address.to_string()))
     }
 
     fn listen_http(

@@ -77,7 +77,15 @@ def test_what_cannot_be_meant_stops_the_start(repository, pair):
         (_options(pair), "work with --grpc-use-ssl only"),
         (["--grpc-use-ssl=true", f"--grpc-server-cert={pair.key}", f"--grpc-server-key={pair.key}"], "no certificate"),
     ):
-        command = [*COMMAND, "--model-repository", str(repository.root), "--http-port=0", "--grpc-port=0", *options]
+        command = [
+            *COMMAND,
+            "--model-repository",
+            str(repository.root),
+            "--http-port=0",
+            "--grpc-port=0",
+            "--metrics-port=0",
+            *options,
+        ]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert ended.returncode != 0
         assert message in ended.stderr, ended.stderr

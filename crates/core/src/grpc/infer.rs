@@ -16,6 +16,7 @@ use crate::error::InferError;
 use crate::operations::Named;
 use crate::operations::names::{is_name, refusal};
 use crate::request::InferRequest;
+use crate::statistics::Visit;
 
 /// Typed contents of this size take long enough to pack that other calls get another thread meanwhile.
 const HEAVY: usize = 1 << 20;
@@ -55,6 +56,7 @@ pub(super) struct Asked {
     pub(super) form: ResponseForm,
     /// Whether the model gives any number of responses.
     pub(super) decoupled: bool,
+    _visit: Visit,
 }
 
 impl Asked {
@@ -71,7 +73,7 @@ pub(super) fn prepare(
     message: ModelInferRequest,
 ) -> Result<(InferRequest, Asked), GrpcError> {
     let shared = &front.shared;
-    shared.gate.check(credentials(headers), Scope::Infer, Some(&message.model_name))?;
+    let caller = shared.gate.check(credentials(headers), Scope::Infer, Some(&message.model_name))?;
     if !message.model_name.is_empty() && !is_name(&message.model_name) {
         return Err(GrpcError::invalid(refusal(&message.model_name)));
     }
@@ -81,6 +83,7 @@ pub(super) fn prepare(
     let target = named.target(shared);
     let refuse = |error| GrpcError::from(named.refuse(error, &target));
     let model = shared.engine.registry().find(&target, version).map_err(refuse)?;
+    let visit = Visit::begin(&model.statistics, &caller);
     let typed: usize =
         message.inputs.iter().filter_map(|input| input.contents.as_ref()).map(prost::Message::encoded_len).sum();
     let decode = || codec::decode(&model.spec, Arc::clone(&target), version, message);
@@ -91,5 +94,8 @@ pub(super) fn prepare(
         front.rules.forward.apply(&mut request, values).map_err(refuse)?;
     }
     let decoupled = model.spec.decoupled;
-    Ok((request, Asked { version, target: Arc::clone(&target), form, decoupled, name: Arc::clone(&name) }))
+    Ok((
+        request,
+        Asked { version, target: Arc::clone(&target), form, decoupled, name: Arc::clone(&name), _visit: visit },
+    ))
 }

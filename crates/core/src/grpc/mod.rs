@@ -33,7 +33,7 @@ use crate::http::compression::Encoding;
 use crate::http::contain;
 use crate::http::host::Hosts;
 use crate::log::{Level, Record};
-use crate::operations::names::{is_name, refusal};
+use crate::operations::names::{self, is_name, refusal};
 use crate::server::listener::Rules;
 use crate::server::tls::Tls;
 use crate::server::{Active, Shared};
@@ -233,19 +233,10 @@ fn reply(message: &impl Message) -> ResponseBody {
     ResponseBody::one(body::frame(message))
 }
 
-/// `""` = by policy; the texts are Triton's (W47).
+/// `""` = by policy (W47).
 fn version(text: &str) -> Result<Option<u64>, GrpcError> {
     if text.is_empty() {
         return Ok(None);
     }
-    match text.parse::<i64>() {
-        Ok(version) if version >= 0 => Ok(Some(version as u64)),
-        Ok(_) => Err(GrpcError::invalid(format!(
-            "invalid model version specified '{text}' , version should be an integral value > 0"
-        ))),
-        Err(_) => Err(GrpcError::invalid(format!(
-            "failed to get model version from specified version string '{text}' (details: stol), version should be an \
-             integral value > 0"
-        ))),
-    }
+    Ok(Some(names::version(text)?))
 }

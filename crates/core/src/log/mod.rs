@@ -283,21 +283,26 @@ mod tests {
 
     #[test]
     fn a_stuck_sink_blocks_nobody() {
-        struct Stuck(Receiver<()>);
+        struct Stuck(SyncSender<()>, Receiver<()>);
         impl Write for Stuck {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                let _ = self.0.recv();
+                let _ = self.0.send(());
+                let _ = self.1.recv();
                 Err(io::ErrorKind::BrokenPipe.into())
             }
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
             }
         }
+        let (entered, inside) = sync_channel(1);
         let (_stuck, gate) = sync_channel(1);
-        let log = Log::with_sink(&LogOptions::default(), Box::new(Stuck(gate))).unwrap();
+        let log = Log::with_sink(&LogOptions::default(), Box::new(Stuck(entered, gate))).unwrap();
+        log.say(Level::Info, "line");
+        // Before it writes the writer takes the count of dropped lines.
+        inside.recv().unwrap();
         for _ in 0..QUEUE + 10 {
             log.say(Level::Info, "line");
         }
-        assert!(log.shared.dropped.load(Ordering::Relaxed) >= 9);
+        assert_eq!(log.shared.dropped.load(Ordering::Relaxed), 10);
     }
 }

@@ -136,6 +136,18 @@ async fn a_replaced_version_finishes_what_it_has() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_worker_answered_before_it_is_closed_counts() {
+    let (engine, mut worker) = serving(json!({}));
+    let waiting = infer_now(&engine, &[1, 1]).await;
+    let call = worker.call().await;
+    worker.start(&call);
+    worker.reply(&[worker.echo(&call)]);
+    // The order to close overtakes the reply, which nobody has read yet.
+    assert!(engine.workers().close(worker.id));
+    assert_eq!(values(waiting).await, [1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_found_the_old_version_reaches_it_however_late() {
     let (engine, mut old) = serving(json!({}));
     let found = engine.registry().find("m", None).unwrap();

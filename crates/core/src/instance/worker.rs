@@ -25,6 +25,9 @@ use crate::scheduler::station::Station;
 /// How long nothing happens before unused memory goes back.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// Frames that are read of a channel which is to be closed.
+const UNREAD: usize = 1024;
+
 /// Why a channel ends.
 #[derive(Debug)]
 enum End {
@@ -107,7 +110,21 @@ impl Worker {
                 break end;
             }
         };
+        if matches!(end, End::Closed) {
+            self.read_rest();
+        }
         self.end(end);
+    }
+
+    /// What the worker had answered before its channel is closed counts: it may lie unread behind the order to close.
+    fn read_rest(&mut self) {
+        for _ in 0..UNREAD {
+            match socket::receive(self.socket.get_ref(), &mut self.buffer) {
+                Ok(length) if length > 0 && self.frame(length).is_ok() => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted) => {}
+                _ => return,
+            }
+        }
     }
 
     /// Waits for one thing and does it.

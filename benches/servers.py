@@ -40,7 +40,9 @@ class Server:
         """(requests answered, batch elements, executions) of a model since the server started."""
         row = self.get(f"/v2/models/{model}/stats")["model_stats"][0]
         requests = row["inference_stats"]["success"]["count"]
-        failures = row["inference_stats"]["fail"]["count"]
+        # A generator that stops leaves requests behind, which Naiad counts as failed because they were cancelled.
+        cancelled = row.get("response_stats", {}).get("0", {}).get("cancel", {}).get("count", 0)
+        failures = row["inference_stats"]["fail"]["count"] - cancelled
         if failures:
             raise RuntimeError(f"{self.name} counted {failures} failed requests of '{model}': the run is void")
         return requests, row["inference_count"], row["execution_count"]

@@ -74,7 +74,7 @@ def test_both_versions_are_agreed_on(server, pair):
             with context.wrap_socket(plain, server_hostname="localhost") as wrapped:
                 assert wrapped.selected_alpn_protocol() == chosen
     if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
+        pytest.skip("needs curl; install: sudo apt-get install curl")
     url = f"https://localhost:{_port(server)}/v2/health/live"
     curl = ["curl", "-sS", "--http2", "--cacert", str(pair.cert), "-w", " %{http_version}", url]
     assert subprocess.run(curl, check=True, capture_output=True, text=True).stdout == '{"live":true} 2'

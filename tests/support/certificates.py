@@ -33,7 +33,7 @@ class Pair:
 def make(folder: Path, name: str, *, signer: Pair | None = None, authority: bool = False) -> Pair:
     """A new pair that signs itself, or that an authority signs."""
     if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+        pytest.skip("needs openssl; install: sudo apt-get install openssl")
     pair, configuration = Pair(folder / f"{name}.pem", folder / f"{name}.key"), folder / f"{name}.cnf"
     configuration.write_text(_CONFIGURATION.format(name=name, authority=str(authority).upper()))
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]

@@ -1,4 +1,4 @@
-"""A server with keys of every kind."""
+"""A server with keys of every kind, and one that has to outlive its tests."""
 
 from __future__ import annotations
 
@@ -30,3 +30,18 @@ def secured(module_repository, tmp_path_factory):
     options = ["--model-control-mode=explicit", "--load-model=*", "--keys-file", str(folder / "keys.json")]
     with serve(module_repository.root, folder / "serve.log", *options) as server:
         yield server.wait_ready(), made
+
+
+@pytest.fixture(scope="module")
+def server(module_repository, tmp_path_factory):
+    """One that is attacked by a whole file of tests and has to be the same process at the end."""
+    from tests.support.server import serve
+
+    module_repository.identity("m")
+    log = tmp_path_factory.mktemp("log") / "serve.log"
+    with serve(module_repository.root, log) as running:
+        running.wait_ready()
+        pid = running.pid
+        yield running
+        assert running.process.poll() is None and running.pid == pid, "the server died"
+        assert running.infer("m", [0.0] * 16).status == 200

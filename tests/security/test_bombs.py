@@ -12,20 +12,6 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def server(module_repository, tmp_path_factory):
-    from tests.support.server import serve
-
-    module_repository.identity("m")
-    log = tmp_path_factory.mktemp("log") / "serve.log"
-    with serve(module_repository.root, log) as running:
-        running.wait_ready()
-        pid = running.pid
-        yield running
-        assert running.process.poll() is None and running.pid == pid, "the server died"
-        assert running.infer("m", [0.0] * 16).status == 200
-
-
-@pytest.fixture(scope="module")
 def bomb() -> bytes:
     """Ten megabytes that open to ten gigabytes."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)

@@ -16,20 +16,6 @@ OK = b"\x88"
 ENDED = http2.END_STREAM | http2.END_HEADERS
 
 
-@pytest.fixture(scope="module")
-def server(module_repository, tmp_path_factory):
-    from tests.support.server import serve
-
-    module_repository.identity("m")
-    log = tmp_path_factory.mktemp("log") / "serve.log"
-    with serve(module_repository.root, log) as running:
-        running.wait_ready()
-        pid = running.pid
-        yield running
-        assert running.process.poll() is None and running.pid == pid, "the server died"
-        assert running.infer("m", [0.0] * 16).status == 200
-
-
 @pytest.fixture(autouse=True)
 def bounded(server):
     """Whatever a test sends, the server's memory stays where it was."""

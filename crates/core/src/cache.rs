@@ -8,7 +8,7 @@ use blake3::Hasher;
 use bytes::Bytes;
 
 use crate::model::Model;
-use crate::request::{InferRequest, InferResponse, OutputTensor, Parameter, Parameters};
+use crate::request::{InferRequest, InferResponse, OutputTensor, Parameter, Parameters, Timing};
 use crate::spec::ModelSpec;
 use crate::statistics::{Statistics, monotonic_ns};
 
@@ -131,6 +131,7 @@ impl Entries {
             id: request.id.clone(),
             parameters: Arc::clone(&entry.parameters),
             outputs: entry.outputs.clone(),
+            timing: Timing::default(),
         })
     }
 

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use naiad_tensor::DataType;
 use tokio::time::Instant;
 
+use crate::statistics::Times;
+
 /// A value of a request or response parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Parameter {
@@ -86,6 +88,19 @@ pub struct InferResponse {
     pub parameters: Arc<Parameters>,
     /// Output tensors in the model's order (W24).
     pub outputs: Vec<OutputTensor>,
+    /// Where its time went.
+    pub timing: Timing,
+}
+
+/// Where the time of a response went, in monotonic nanoseconds; all 0 where it was known already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// When its request was queued.
+    pub queued: u64,
+    /// What its worker did when.
+    pub times: Times,
+    /// Batch elements that ran together; 0 if the model does not batch.
+    pub batch: u32,
 }
 
 impl InferResponse {

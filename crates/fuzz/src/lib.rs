@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use naiad_core::InferError;
 use naiad_core::http::codec::{self, DecodeOptions, Target};
-use naiad_core::request::{InferRequest, InferResponse, OutputTensor};
+use naiad_core::request::{InferRequest, InferResponse, OutputTensor, Timing};
 use naiad_core::spec::ModelSpec;
 
 /// Bytes that a body may make of itself.
@@ -82,5 +82,6 @@ fn answer(request: &InferRequest) -> InferResponse {
         id: request.id.clone(),
         parameters: Arc::new(request.parameters.clone()),
         outputs: outputs.collect(),
+        timing: Timing::default(),
     }
 }

@@ -67,7 +67,8 @@ pub struct Flight {
     frame: Option<u64>,
     inputs: Range,
     outputs: Vec<OutputRange>,
-    rows: u32,
+    /// Batch elements of all of them; 0 if the model does not batch.
+    pub rows: u32,
     executed: bool,
     times: Option<Times>,
 }

@@ -7,7 +7,7 @@ use super::frame::Record;
 use super::scatter::{Output, part, whole};
 use crate::error::InferError;
 use crate::model::Served;
-use crate::request::{InferResponse, OutputTensor, Parameters};
+use crate::request::{InferResponse, OutputTensor, Parameters, Timing};
 use crate::response_statistics::ResponseKind;
 use crate::statistics::Times;
 use crate::statistics::reasons::FailureReason;
@@ -43,6 +43,7 @@ impl<'a> Delivery<'a> {
         let shared = targets.len() > 1;
         let total = targets.iter().map(|target| flight.members[*target].rows).sum();
         for target in targets {
+            let rows = flight.rows;
             let member = &mut flight.members[*target];
             let wanted = member.job.as_ref().map_or(&[][..], |job| &job.request.outputs);
             let parts = if shared {
@@ -51,10 +52,10 @@ impl<'a> Delivery<'a> {
                 Ok(whole(outputs, served, wanted))
             };
             if served.spec.decoupled {
-                self.respond(member, parts);
+                self.respond(member, rows, parts);
             } else {
                 match parts {
-                    Ok(tensors) => self.succeed(member, tensors),
+                    Ok(tensors) => self.succeed(member, rows, tensors),
                     Err(error) => fail(served, member, &error),
                 }
             }
@@ -81,16 +82,17 @@ impl<'a> Delivery<'a> {
     /// The record carries an error.
     pub fn fail(&self, flight: &mut Flight, targets: &[usize], error: &InferError) {
         for target in targets {
+            let rows = flight.rows;
             let member = &mut flight.members[*target];
             if self.served.spec.decoupled {
-                self.respond(member, Err(error.clone()));
+                self.respond(member, rows, Err(error.clone()));
             } else {
                 fail(self.served, member, error);
             }
         }
     }
 
-    fn succeed(&self, member: &mut Member, outputs: Vec<OutputTensor>) {
+    fn succeed(&self, member: &mut Member, batch: u32, outputs: Vec<OutputTensor>) {
         let Some(mut job) = member.job.take() else { return };
         let served = self.served;
         if job.is_cancelled() {
@@ -99,12 +101,13 @@ impl<'a> Delivery<'a> {
             served.statistics.succeeded(u64::from(job.rows.max(1)), job.arrived, self.times);
         }
         let id = std::mem::take(&mut job.request.id);
-        let response = self.response(Arc::clone(&job.request.model), id, outputs);
+        let timing = Timing { queued: job.arrived, times: self.times, batch };
+        let response = self.response((Arc::clone(&job.request.model), id), outputs, timing);
         job.answer(Ok(response));
     }
 
     /// One response of a stream.
-    fn respond(&self, member: &mut Member, outputs: Result<Vec<OutputTensor>, InferError>) {
+    fn respond(&self, member: &mut Member, batch: u32, outputs: Result<Vec<OutputTensor>, InferError>) {
         let served = self.served;
         let times = member.times(self.times);
         let Some(job) = member.job.take() else { return };
@@ -125,7 +128,8 @@ impl<'a> Delivery<'a> {
         }
         member.failed |= kind == ResponseKind::Failed;
         let (model, id) = (Arc::clone(&job.request.model), job.request.id.clone());
-        let outcome = outputs.map(|outputs| self.response(model, id, outputs));
+        let timing = Timing { queued: job.arrived, times, batch };
+        let outcome = outputs.map(|outputs| self.response((model, id), outputs, timing));
         if self.last {
             if member.failed {
                 served.statistics.failed(job.arrived, FailureReason::Backend);
@@ -149,9 +153,10 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    fn response(&self, model: Arc<str>, id: String, outputs: Vec<OutputTensor>) -> InferResponse {
+    /// To the request of this model and id.
+    fn response(&self, to: (Arc<str>, String), outputs: Vec<OutputTensor>, timing: Timing) -> InferResponse {
         let parameters = self.parameters.clone().unwrap_or_default();
-        InferResponse { model, version: self.served.spec.version, id, parameters, outputs }
+        InferResponse { model: to.0, version: self.served.spec.version, id: to.1, parameters, outputs, timing }
     }
 }
 

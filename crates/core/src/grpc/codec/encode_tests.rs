@@ -7,14 +7,21 @@ use super::*;
 use crate::classify::Classification;
 use crate::grpc::messages::inference::infer_parameter::ParameterChoice;
 use crate::grpc::messages::inference::{ModelInferResponse, ModelStreamInferResponse};
-use crate::request::Parameters;
+use crate::request::{Parameters, Timing};
 
 fn output(name: &str, datatype: DataType, shape: &[i64], data: Vec<u8>) -> OutputTensor {
     OutputTensor { name: name.into(), datatype, shape: shape.to_vec(), data: data.into() }
 }
 
 fn response(parameters: Parameters, outputs: Vec<OutputTensor>) -> InferResponse {
-    InferResponse { model: "m.v1".into(), version: 12, id: "a".to_owned(), parameters: Arc::new(parameters), outputs }
+    InferResponse {
+        model: "m.v1".into(),
+        version: 12,
+        id: "a".to_owned(),
+        parameters: Arc::new(parameters),
+        outputs,
+        timing: Timing::default(),
+    }
 }
 
 /// What a client gets, without its prefix.

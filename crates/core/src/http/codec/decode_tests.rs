@@ -473,6 +473,7 @@ fn measure_1024_floats() {
         id: String::new(),
         parameters: Arc::default(),
         outputs: vec![output],
+        timing: crate::request::Timing::default(),
     };
     let encoding = best(&|| {
         std::hint::black_box(super::super::encode(&response, "m", &ResponseForm::default()).unwrap());

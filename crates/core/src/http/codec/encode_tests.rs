@@ -4,13 +4,21 @@ use std::sync::Arc;
 
 use super::*;
 use crate::classify::Classification;
+use crate::request::Timing;
 
 fn output(name: &str, datatype: DataType, shape: &[i64], data: impl Into<Vec<u8>>) -> OutputTensor {
     OutputTensor { name: name.into(), datatype, shape: shape.to_vec(), data: Bytes::from(data.into()) }
 }
 
 fn response(outputs: Vec<OutputTensor>) -> InferResponse {
-    InferResponse { model: "m.v1".into(), version: 3, id: String::new(), parameters: Arc::default(), outputs }
+    InferResponse {
+        model: "m.v1".into(),
+        version: 3,
+        id: String::new(),
+        parameters: Arc::default(),
+        outputs,
+        timing: Timing::default(),
+    }
 }
 
 fn floats(values: &[f32]) -> Vec<u8> {

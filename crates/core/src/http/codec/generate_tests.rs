@@ -5,7 +5,7 @@ use std::sync::Arc;
 use naiad_tensor::DataType;
 
 use super::*;
-use crate::request::OutputTensor;
+use crate::request::{OutputTensor, Timing};
 
 fn model(max_batch_size: u32, inputs: &[(&str, &str, &str)]) -> ModelSpec {
     let inputs = inputs.iter().map(|(name, datatype, dims)| {
@@ -105,6 +105,7 @@ fn w58_one_object_with_keys_in_the_order_of_their_bytes() {
             output("OUTPUT0", DataType::Fp32, &[2], floats),
             output("none", DataType::Int32, &[0], Vec::new()),
         ],
+        timing: Timing::default(),
     };
     let text = encode_generate(&response, "m");
     assert_eq!(

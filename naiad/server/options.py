@@ -101,6 +101,8 @@ TABLE: tuple[Option, ...] = (
     _option(_LOG, "log-error", "bool", True, "write errors"),
     _option(_LOG, "log-format", "text", "", "default, ISO8601 or json; json where stderr is no terminal"),
     _option(_LOG, "log-file", "path", None, "file instead of stderr"),
+    _option(_LOG, "access-log", "path", None, "file that gets a JSON line a request; - = standard output"),
+    _option(_LOG, "access-log-rate", "int", 1, "write one of so many good requests, and every failure"),
     _option(_LOG, "log-dir", "path", None, "folder that gets one NAME.jsonl a model"),
     _option(_METRICS, "allow-metrics", "bool", True, "listen for scrapes of GET /metrics"),
     _option(_METRICS, "metrics-port", "int", 8002, "0 picks a free one"),
@@ -122,8 +124,8 @@ TABLE: tuple[Option, ...] = (
 )
 
 AT_LEAST_ONE = frozenset({
-    "io-threads", "model-load-thread-count", "http-max-input-size", "http-max-binary-size", "grpc-keepalive-time",
-    "grpc-keepalive-timeout",
+    "access-log-rate", "io-threads", "model-load-thread-count", "http-max-input-size", "http-max-binary-size",
+    "grpc-keepalive-time", "grpc-keepalive-timeout",
 })  # fmt: skip
 POSITIVE = frozenset({"repository-poll-secs", "model-load-timeout-secs"})
 MOST = {"int": 2**63 - 1, "float": 100_000_000}
@@ -205,6 +207,8 @@ class ServeOptions:
     log_error: bool
     log_format: str
     log_file: Path | None
+    access_log: Path | None
+    access_log_rate: int
     log_dir: Path | None
     allow_metrics: bool
     metrics_port: int

@@ -63,7 +63,6 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
     }
     # Off loopback a key is required, and which names lead here is the network's business.
     hosts = list(options.allowed_host) or ([] if loopback else ["*"])
-    level = {"info": options.log_info, "warning": options.log_warning, "error": options.log_error}
     return {
         "server_id": options.id,
         "server_version": __version__,
@@ -89,9 +88,22 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "allowed_hosts": hosts,
         "metrics": metrics.metrics_options(options),
         "cors_origins": list(options.http_cors_allowed_origin),
+        **_logs(options),
+    }
+
+
+def _logs(options: ServeOptions) -> dict[str, Any]:
+    """Where records and lines about requests go."""
+    levels = {"info": options.log_info, "warning": options.log_warning, "error": options.log_error}
+    at_terminal = options.log_file is None and sys.stderr.isatty()
+    return {
+        "access_log": {
+            "file": str(options.access_log) if options.access_log else None,
+            "rate": options.access_log_rate,
+        },
         "log": {
-            "format": options.log_format or ("default" if options.log_file is None and sys.stderr.isatty() else "json"),
-            "level": {**level, "verbose": options.log_verbose},
+            "format": options.log_format or ("default" if at_terminal else "json"),
+            "level": {**levels, "verbose": options.log_verbose},
             "file": str(options.log_file) if options.log_file else None,
             "dir": str(options.log_dir) if options.log_dir else None,
         },

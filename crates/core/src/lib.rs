@@ -1,6 +1,7 @@
 //! The data plane: listeners, the engine, schedulers and the channels to the workers.
 #![forbid(unsafe_code)]
 
+mod access_log;
 pub mod admission;
 pub mod auth;
 mod base64;
@@ -19,9 +20,11 @@ mod operations;
 pub mod options;
 pub mod registry;
 pub mod request;
+mod request_id;
 pub mod response_statistics;
 pub mod scheduler;
 pub mod server;
+mod server_timing;
 pub mod spec;
 pub mod statistics;
 pub mod trace;

@@ -63,6 +63,9 @@ pub struct CoreOptions {
     /// Where log records go.
     #[serde(default)]
     pub log: LogOptions,
+    /// A line for each request.
+    #[serde(default)]
+    pub access_log: AccessLogOptions,
     /// The metrics listener and what it shows; none = no metrics.
     #[serde(default)]
     pub metrics: Option<MetricsOptions>,
@@ -182,6 +185,16 @@ pub struct LogOptions {
     /// A folder for one JSON lines file a model.
     #[serde(default)]
     pub dir: Option<PathBuf>,
+}
+
+/// Where lines about requests go.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessLogOptions {
+    /// The file, `-` = standard output; none = no lines.
+    pub file: Option<PathBuf>,
+    /// One of so many good requests is written; 0 is 1.
+    pub rate: u64,
 }
 
 /// How a log line looks.

@@ -103,6 +103,13 @@ pub struct Timing {
     pub batch: u32,
 }
 
+impl Timing {
+    /// How long it waited for its worker.
+    pub fn queue(self) -> u64 {
+        self.times.start.saturating_sub(self.queued)
+    }
+}
+
 impl InferResponse {
     /// Bytes of all its tensors.
     pub fn bytes(&self) -> u64 {

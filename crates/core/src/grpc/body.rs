@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,9 +12,11 @@ use hyper::body::{Body, Frame, SizeHint};
 use prost::Message;
 use tokio::sync::mpsc;
 
-use super::error;
+use super::error::{self, Status};
 use super::message::PREFIX;
+use crate::access_log::{self, Line};
 use crate::http::compression::Encoding;
+use crate::request::Timing;
 use crate::server::Active;
 
 /// A message on its way out: its prefix and its head in the first piece, tensors in the others.
@@ -41,30 +44,64 @@ pub struct ResponseBody {
     source: Source,
     /// How its messages are encoded.
     pub encoding: Option<Encoding>,
+    /// Where the time of its only response went.
+    pub timing: Option<Timing>,
     /// Counts the call until the last byte has left.
     active: Option<Active>,
+    /// What the access log will say.
+    line: Option<Arc<Line>>,
 }
 
 impl ResponseBody {
     /// Nothing: a refusal is all headers.
     pub fn empty() -> Self {
-        Self { pieces: Pieces::new(), source: Source::Whole(None), encoding: None, active: None }
+        Self {
+            pieces: Pieces::new(),
+            source: Source::Whole(None),
+            encoding: None,
+            timing: None,
+            active: None,
+            line: None,
+        }
     }
 
     /// One message and a good end.
     pub fn one(pieces: Pieces) -> Self {
-        Self { pieces, source: Source::Whole(Some(error::ok())), encoding: None, active: None }
+        Self {
+            pieces,
+            source: Source::Whole(Some(error::ok())),
+            encoding: None,
+            timing: None,
+            active: None,
+            line: None,
+        }
     }
 
     /// Messages as they come.
     pub fn stream(parts: mpsc::Receiver<Part>) -> Self {
-        Self { pieces: Pieces::new(), source: Source::Stream(parts), encoding: None, active: None }
+        Self {
+            pieces: Pieces::new(),
+            source: Source::Stream(parts),
+            encoding: None,
+            timing: None,
+            active: None,
+            line: None,
+        }
     }
 
     /// Keeps the call counted until this is dropped; a stream counts its requests itself.
-    pub fn keep(&mut self, active: Active) {
+    pub(crate) fn keep(&mut self, active: Active, line: Option<Arc<Line>>) {
         if let Source::Whole(_) = self.source {
             self.active = Some(active);
+        }
+        self.line = line;
+    }
+
+    /// Notes how the call ended.
+    fn end(&self, trailers: &HeaderMap) {
+        if let Some(line) = &self.line {
+            line.noted().status = Status::told(trailers).map(|status| access_log::Status::Grpc(status.name()));
+            line.whole();
         }
     }
 }
@@ -94,6 +131,9 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         loop {
             if let Some(piece) = self.pieces.pop_front() {
+                if let Some(line) = &self.line {
+                    line.sent(piece.len() as u64, false);
+                }
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             let part = match &mut self.source {
@@ -105,6 +145,7 @@ impl Body for ResponseBody {
                 Some(Part::Message(pieces)) => self.pieces = pieces,
                 Some(Part::Trailers(trailers)) => {
                     self.source = Source::Whole(None);
+                    self.end(&trailers);
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
             }

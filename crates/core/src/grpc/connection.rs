@@ -1,6 +1,7 @@
 //! Connections: accepted, watched for progress and age, ended when the server stops.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,10 +42,10 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Frontend>, stop: wat
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, client)) => {
                     // Without it small answers wait for the client's acknowledgement; one that fails is slow, not wrong.
                     let _ = stream.set_nodelay(true);
-                    tokio::spawn(connection(stream, Arc::clone(&front), stop.clone()));
+                    tokio::spawn(connection(stream, Visited { front: Arc::clone(&front), client }, stop.clone()));
                 }
                 Err(fault) => {
                     // Out of descriptors, say: wait a little instead of spinning.
@@ -80,29 +81,37 @@ fn age(front: &Frontend) -> (Option<Duration>, Option<Duration>) {
     (set(options.max_age_millis), set(options.max_age_grace_millis))
 }
 
-async fn connection(stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Receiver<bool>) {
-    let Some(tls) = &front.tls else { return speak(stream, front, stop).await };
+/// The listener as the client of one connection finds it.
+#[derive(Clone)]
+struct Visited {
+    front: Arc<Frontend>,
+    client: SocketAddr,
+}
+
+async fn connection(stream: TcpStream, visited: Visited, mut stop: watch::Receiver<bool>) {
+    let Some(tls) = &visited.front.tls else { return speak(stream, visited, stop).await };
     let accepted = tokio::select! {
         accepted = tls.accept(stream) => accepted,
         () = told(&mut stop) => None,
     };
     if let Some(stream) = accepted {
-        speak(stream, front, stop).await;
+        speak(stream, visited, stop).await;
     }
 }
 
-async fn speak<S>(stream: S, front: Arc<Frontend>, mut stop: watch::Receiver<bool>)
+async fn speak<S>(stream: S, visited: Visited, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let progress = Arc::<Progress>::default();
     let watched = Watched::new(stream, Bytes::new(), Arc::clone(&progress));
-    let (look, builder, (age, grace)) = (front.look, builder(&front), age(&front));
+    let front = &visited.front;
+    let (look, builder, (age, grace)) = (front.look, builder(front), age(front));
     let service = service_fn(|request| {
         // From the first call on only a client that takes nothing is too slow.
         progress.enter(BUSY);
-        let front = Arc::clone(&front);
-        async move { Ok::<_, Infallible>(answer(front, request).await) }
+        let Visited { front, client } = visited.clone();
+        async move { Ok::<_, Infallible>(answer(front, request, client).await) }
     });
     let mut connection = pin!(builder.serve_connection(watched, service));
     let mut stopped = pin!(told(&mut stop));

@@ -39,6 +39,35 @@ pub enum Status {
     Unauthenticated = 16,
 }
 
+impl Status {
+    const ALL: [(Self, &str); 13] = [
+        (Self::Ok, "OK"),
+        (Self::Cancelled, "CANCELLED"),
+        (Self::Unknown, "UNKNOWN"),
+        (Self::InvalidArgument, "INVALID_ARGUMENT"),
+        (Self::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        (Self::NotFound, "NOT_FOUND"),
+        (Self::AlreadyExists, "ALREADY_EXISTS"),
+        (Self::PermissionDenied, "PERMISSION_DENIED"),
+        (Self::ResourceExhausted, "RESOURCE_EXHAUSTED"),
+        (Self::Unimplemented, "UNIMPLEMENTED"),
+        (Self::Internal, "INTERNAL"),
+        (Self::Unavailable, "UNAVAILABLE"),
+        (Self::Unauthenticated, "UNAUTHENTICATED"),
+    ];
+
+    /// The name that gRPC's documents give it.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(status, _)| *status == self).map_or("UNKNOWN", |(_, name)| name)
+    }
+
+    /// The status that headers or trailers tell.
+    pub fn told(headers: &HeaderMap) -> Option<Self> {
+        let code: u8 = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+        Self::ALL.iter().map(|(status, _)| *status).find(|status| *status as u8 == code)
+    }
+}
+
 /// The status of a core code (protocol §2).
 fn status(code: Code) -> Status {
     match code {
@@ -125,6 +154,11 @@ impl GrpcError {
     /// Something of ours broke; the details are in the log.
     pub fn internal() -> Self {
         Self::new(Status::Internal, "internal error; the server's log says more")
+    }
+
+    /// The status that the client reads.
+    pub fn status(&self) -> Status {
+        self.status
     }
 
     /// The text that the client reads.

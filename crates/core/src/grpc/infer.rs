@@ -10,12 +10,14 @@ use super::codec::{self, ResponseForm};
 use super::compression;
 use super::error::GrpcError;
 use super::messages::inference::ModelInferRequest;
-use super::{Answer, Call, Frontend, credentials, version};
+use super::{Answer, Call, Frontend, credentials, note, version};
+use crate::access_log::Line;
 use crate::auth::Scope;
 use crate::error::InferError;
 use crate::operations::Named;
 use crate::operations::names::{is_name, refusal};
 use crate::request::InferRequest;
+use crate::request_id;
 use crate::statistics::Visit;
 
 /// Typed contents of this size take long enough to pack that other calls get another thread meanwhile.
@@ -24,7 +26,7 @@ const HEAVY: usize = 1 << 20;
 /// `ModelInfer` (W39 to W47)
 pub async fn infer(call: &mut Call) -> Answer {
     let message: ModelInferRequest = call.read().await?;
-    let (mut request, asked) = prepare(&call.front, &call.headers, message)?;
+    let (mut request, asked) = prepare(&call.front, &call.headers, message, call.line.as_ref())?;
     if asked.decoupled {
         return Err(GrpcError::unimplemented(
             "ModelInfer RPC doesn't support models with decoupled transaction policy",
@@ -33,12 +35,19 @@ pub async fn infer(call: &mut Call) -> Answer {
     request.deadline = call.deadline;
     let answer = call.shared().engine.infer(request).await;
     let answer = answer.map_err(|error| asked.refuse(error))?;
+    if let Some(line) = &call.line {
+        line.answered(&answer);
+    }
     let encoded = codec::encode(&answer, &asked.name, &asked.form, None).map_err(|error| asked.refuse(error))?;
     let pieces = encoded.finish(false).ok_or_else(too_long)?;
     let level = call.shared().options.grpc_connections.compression;
-    let Some(coding) = compression::of_answer(&call.headers, level) else { return Ok(ResponseBody::one(pieces)) };
-    let mut body = ResponseBody::one(compression::close(coding, pieces));
-    body.encoding = Some(coding.0);
+    let coding = compression::of_answer(&call.headers, level);
+    let mut body = ResponseBody::one(match coding {
+        None => pieces,
+        Some(coding) => compression::close(coding, pieces),
+    });
+    body.encoding = coding.map(|(encoding, _)| encoding);
+    body.timing = Some(answer.timing);
     Ok(body)
 }
 
@@ -71,9 +80,14 @@ pub(super) fn prepare(
     front: &Frontend,
     headers: &HeaderMap,
     message: ModelInferRequest,
+    line: Option<&Arc<Line>>,
 ) -> Result<(InferRequest, Asked), GrpcError> {
+    if let Some(line) = line {
+        line.noted().request_id.clone_from(&message.id);
+    }
     let shared = &front.shared;
     let caller = shared.gate.check(credentials(headers), Scope::Infer, Some(&message.model_name))?;
+    note(line, &caller, &message.model_name);
     if !message.model_name.is_empty() && !is_name(&message.model_name) {
         return Err(GrpcError::invalid(refusal(&message.model_name)));
     }
@@ -89,6 +103,10 @@ pub(super) fn prepare(
     let decode = || codec::decode(&model.spec, Arc::clone(&target), version, message);
     let decoded = if typed > HEAVY { block_in_place(decode) } else { decode() };
     let (mut request, form) = decoded.map_err(refuse)?;
+    request_id::complete(&mut request, headers);
+    if let Some(line) = line {
+        line.noted().request_id.clone_from(&request.id);
+    }
     if front.rules.forward.is_on() {
         let values = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         front.rules.forward.apply(&mut request, values).map_err(refuse)?;

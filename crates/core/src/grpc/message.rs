@@ -40,13 +40,15 @@ pub struct Messages {
     /// Whether the message whose prefix has come is compressed.
     compressed: bool,
     limit: usize,
+    /// Bytes of whole messages with their prefixes, since somebody last took account.
+    pub received: u64,
 }
 
 impl Messages {
     /// Those of a call, each at most `limit` bytes long.
     pub fn new(body: Incoming, encoding: Option<Encoding>, limit: usize) -> Self {
         let (rest, partial) = (Bytes::new(), BytesMut::new());
-        Self { body, rest, partial, length: None, encoding, compressed: false, limit }
+        Self { body, rest, partial, length: None, encoding, compressed: false, limit, received: 0 }
     }
 
     /// The only message of a call; the client owes it at once.
@@ -74,6 +76,7 @@ impl Messages {
         };
         let message = self.exactly(length, true).await?;
         self.length = None;
+        self.received += (PREFIX + length) as u64;
         let message = message.ok_or_else(|| GrpcError::broken("the request ended within a message"))?;
         match self.encoding.filter(|_| self.compressed) {
             None => Ok(Some(message)),

@@ -17,6 +17,7 @@ mod repository;
 mod statistics;
 mod stream;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -28,17 +29,20 @@ use hyper::{Method, Request, Response};
 use prost::Message;
 use tokio::time::{Instant, timeout_at};
 
+use crate::access_log::{self, Line};
 use crate::auth::{Caller, Credentials, Scope};
 use crate::http::compression::Encoding;
 use crate::http::contain;
 use crate::http::host::Hosts;
 use crate::log::{Level, Record};
 use crate::operations::names::{self, is_name, refusal};
+use crate::request_id::{self, REQUEST_ID};
 use crate::server::listener::Rules;
 use crate::server::tls::Tls;
 use crate::server::{Active, Shared};
+use crate::server_timing::{self, SERVER_TIMING};
 use body::ResponseBody;
-use error::GrpcError;
+use error::{GrpcError, Status};
 use message::Messages;
 use messages::inference;
 use routes::{Handler, Route};
@@ -84,6 +88,8 @@ struct Call {
     route: &'static Route,
     headers: HeaderMap,
     messages: Messages,
+    /// What the access log will say.
+    line: Option<Arc<Line>>,
     /// When the client no longer waits (W52).
     deadline: Option<Instant>,
 }
@@ -95,17 +101,24 @@ impl Call {
 
     /// The one message of a unary call.
     async fn read<M: Message + Default>(&mut self) -> Result<M, GrpcError> {
-        self.messages.only().await
+        let message = self.messages.only().await;
+        if let Some(line) = &self.line {
+            line.noted().received = self.messages.received;
+        }
+        message
     }
 
     /// The gate for a call that is about no model in particular.
     fn caller(&self) -> Result<Caller, GrpcError> {
-        Ok(self.shared().gate.check(credentials(&self.headers), self.route.scope, None)?)
+        let caller = self.shared().gate.check(credentials(&self.headers), self.route.scope, None)?;
+        note(self.line.as_ref(), &caller, "");
+        Ok(caller)
     }
 
     /// The gate for the model that the message names, and its name.
     fn model(&self, scope: Scope, name: &str) -> Result<(Caller, Arc<str>), GrpcError> {
         let caller = self.shared().gate.check(credentials(&self.headers), scope, Some(name))?;
+        note(self.line.as_ref(), &caller, name);
         if !name.is_empty() && !is_name(name) {
             return Err(GrpcError::invalid(refusal(name)));
         }
@@ -113,15 +126,28 @@ impl Call {
     }
 }
 
+/// Notes who calls, and for which model.
+fn note(line: Option<&Arc<Line>>, caller: &Caller, model: &str) {
+    if let Some(line) = line {
+        let mut noted = line.noted();
+        noted.key = Some(caller.key_id().into());
+        noted.model = (!model.is_empty()).then(|| model.into());
+    }
+}
+
 /// Answers one call, whatever happens.
-async fn answer(front: Arc<Frontend>, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn answer(front: Arc<Frontend>, request: Request<Incoming>, client: SocketAddr) -> Response<ResponseBody> {
     let active = Active::new(&front.shared);
     let (parts, incoming) = request.into_parts();
+    let (verb, path) = (parts.method.as_str(), parts.uri.path());
+    let line = front.shared.access_log.begin(access_log::Request { listener: "grpc", client, verb, path });
+    let id = request_id::of(&parts.headers).cloned();
     let outcome = match enter(&front, &parts) {
         Err(error) => Err(error),
         Ok(Entry { route, deadline, encoding }) => {
             let messages = Messages::new(incoming, encoding, front.limit);
-            let call = Call { front: Arc::clone(&front), route, headers: parts.headers, messages, deadline };
+            let headers = parts.headers;
+            let call = Call { front: Arc::clone(&front), route, headers, messages, line: line.clone(), deadline };
             let handled = async {
                 match deadline {
                     None => handle(call).await,
@@ -144,8 +170,29 @@ async fn answer(front: Arc<Frontend>, request: Request<Incoming>) -> Response<Re
     if let Some(encoding) = response.body().encoding {
         response.headers_mut().insert("grpc-encoding", HeaderValue::from_static(encoding.name()));
     }
-    response.body_mut().keep(active);
+    if let Some(timing) = response.body().timing {
+        response.headers_mut().insert(SERVER_TIMING, server_timing::value(timing));
+    }
+    if let Some(line) = &line {
+        identify(line, id.as_ref(), response.headers());
+    }
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response.body_mut().keep(active, line);
     response
+}
+
+/// Notes a call's id and, where its answer is all headers, how it ended.
+fn identify(line: &Line, id: Option<&HeaderValue>, answer: &HeaderMap) {
+    let mut noted = line.noted();
+    if let Some(text) = id.and_then(|id| id.to_str().ok()) {
+        text.clone_into(&mut noted.request_id);
+    }
+    if let Some(status) = Status::told(answer) {
+        noted.status = Some(access_log::Status::Grpc(status.name()));
+        line.whole();
+    }
 }
 
 /// A refusal is all headers.

@@ -1,6 +1,7 @@
 //! Inference on a stream: requests as they come, responses as they are made, errors among them (W53 to W57).
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,12 +13,13 @@ use tokio::time::{Instant, timeout_at};
 use super::body::{Part, Pieces, ResponseBody, frame};
 use super::codec;
 use super::compression;
-use super::error::{GrpcError, ok};
+use super::error::{GrpcError, Status, ok};
 use super::infer::{Asked, prepare, too_long};
 use super::message::Messages;
 use super::messages::inference::infer_parameter::ParameterChoice;
 use super::messages::inference::{InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use super::{Answer, Call, Frontend};
+use crate::access_log::{self, Line};
 use crate::error::InferError;
 use crate::http::compression::Encoding;
 use crate::request::InferResponse;
@@ -57,10 +59,13 @@ impl Drop for Open {
 pub fn stream(call: Call) -> Answer {
     let open = Open::new(&call.front)?;
     let (sender, parts) = mpsc::channel(WAITING);
-    let Call { front, headers, messages, deadline, .. } = call;
+    let Call { front, headers, messages, line, deadline, .. } = call;
     let strict = headers.get("triton_grpc_error").is_some_and(|value| value == "true");
     let coding = compression::of_answer(&headers, front.shared.options.grpc_connections.compression);
-    let stream = Arc::new(Stream { front, headers, strict, coding, deadline, sender });
+    if let Some(line) = &line {
+        line.noted().silent = true;
+    }
+    let stream = Arc::new(Stream { front, headers, strict, coding, deadline, line, sender });
     tokio::spawn(async move {
         let _open = open;
         let run = run(&stream, messages);
@@ -87,6 +92,8 @@ struct Stream {
     /// How responses are compressed.
     coding: Option<(Encoding, u32)>,
     deadline: Option<Instant>,
+    /// What lines about its requests are made from.
+    line: Option<Arc<Line>>,
     sender: mpsc::Sender<Part>,
 }
 
@@ -131,14 +138,18 @@ async fn run(stream: &Arc<Stream>, mut messages: Messages) -> Result<(), GrpcErr
                         id: message.id.clone(),
                         ..ModelInferResponse::default()
                     };
+                    let line = stream.line.as_ref().map(|line| line.part());
+                    if let Some(line) = &line {
+                        line.noted().received = mem::take(&mut messages.received);
+                    }
                     // Queued here, one after the other, and not in tasks that overtake each other.
-                    let begun = begin(stream, message);
+                    let begun = begin(stream, message, line.as_ref());
                     let mut turn = None;
                     if !begun.as_ref().is_ok_and(|(_, asked)| asked.decoupled) {
                         let (after, next) = oneshot::channel();
                         turn = Some(Turn { before: last.replace(next), _after: after });
                     }
-                    running.spawn(answer(Arc::clone(stream), begun, identity, turn));
+                    running.spawn(answer(Arc::clone(stream), begun, Told { identity, line }, turn));
                 }
             },
             _ = changes.changed(), if running.is_empty() => {}
@@ -147,8 +158,12 @@ async fn run(stream: &Arc<Stream>, mut messages: Messages) -> Result<(), GrpcErr
 }
 
 /// Hands a request to the engine.
-fn begin(stream: &Stream, message: ModelInferRequest) -> Result<(Responses, Asked), GrpcError> {
-    let (mut request, asked) = prepare(&stream.front, &stream.headers, message)?;
+fn begin(
+    stream: &Stream,
+    message: ModelInferRequest,
+    line: Option<&Arc<Line>>,
+) -> Result<(Responses, Asked), GrpcError> {
+    let (mut request, asked) = prepare(&stream.front, &stream.headers, message, line)?;
     request.deadline = stream.deadline;
     match stream.front.shared.engine.stream(request) {
         Ok(responses) => Ok((responses, asked)),
@@ -156,11 +171,32 @@ fn begin(stream: &Stream, message: ModelInferRequest) -> Result<(Responses, Aske
     }
 }
 
+/// What is told of a request beside its responses.
+struct Told {
+    /// Stands in the place of a response where there is none.
+    identity: ModelInferResponse,
+    line: Option<Arc<Line>>,
+}
+
+impl Told {
+    /// Notes a message to the client and how the request stands.
+    fn note(&self, outcome: Status, bytes: u64) {
+        let Some(line) = &self.line else { return };
+        line.sent(bytes, false);
+        let mut noted = line.noted();
+        *noted.responses.get_or_insert(0) += 1;
+        // The first failure is the one that counts.
+        if outcome != Status::Ok || noted.status.is_none() {
+            noted.status = Some(access_log::Status::Grpc(outcome.name()));
+        }
+    }
+}
+
 /// Answers one request of a stream.
 async fn answer(
     stream: Arc<Stream>,
     begun: Result<(Responses, Asked), GrpcError>,
-    identity: ModelInferResponse,
+    told: Told,
     mut turn: Option<Turn>,
 ) -> Result<(), GrpcError> {
     let _active = Active::new(&stream.front.shared);
@@ -168,28 +204,31 @@ async fn answer(
         Ok(begun) => begun,
         Err(error) => {
             come(&mut turn).await;
-            let identity = ModelInferResponse { id: identity.id, ..ModelInferResponse::default() };
-            return stream.fail(error, identity).await;
+            let identity = ModelInferResponse { id: told.identity.id.clone(), ..ModelInferResponse::default() };
+            let outcome = stream.fail(error, identity, &told).await;
+            told.line.iter().for_each(|line| line.whole());
+            return outcome;
         }
     };
     while let Some(Reply { outcome, last }) = responses.next().await {
         come(&mut turn).await;
         match outcome {
-            Ok(Some(response)) => stream.respond(&response, &asked, last).await?,
+            Ok(Some(response)) => stream.respond(&response, &asked, last, &told).await?,
             Ok(None) if asked.form.empty_final => {
                 let end = ModelStreamInferResponse {
-                    infer_response: Some(finality(identity.clone(), true)),
+                    infer_response: Some(finality(told.identity.clone(), true)),
                     ..ModelStreamInferResponse::default()
                 };
-                stream.send(frame(&end)).await?;
+                told.note(Status::Ok, stream.send(frame(&end)).await?);
             }
             Ok(None) => {}
-            Err(error) => stream.fail(asked.refuse(error), finality(identity.clone(), last)).await?,
+            Err(error) => stream.fail(asked.refuse(error), finality(told.identity.clone(), last), &told).await?,
         }
         if last {
             break;
         }
     }
+    told.line.iter().for_each(|line| line.whole());
     Ok(())
 }
 
@@ -209,7 +248,10 @@ fn finality(mut response: ModelInferResponse, last: bool) -> ModelInferResponse 
 
 impl Stream {
     /// Sends a response.
-    async fn respond(&self, response: &InferResponse, asked: &Asked, last: bool) -> Result<(), GrpcError> {
+    async fn respond(&self, response: &InferResponse, asked: &Asked, last: bool, told: &Told) -> Result<(), GrpcError> {
+        if let Some(line) = &told.line {
+            line.answered(response);
+        }
         let encoded =
             codec::encode(response, &asked.name, &asked.form, Some(last)).map_err(|error| asked.refuse(error));
         let pieces = encoded.and_then(|encoded| encoded.finish(true).ok_or_else(too_long));
@@ -219,7 +261,8 @@ impl Stream {
                     None => pieces,
                     Some(coding) => compression::close(coding, pieces),
                 };
-                self.send(pieces).await
+                told.note(Status::Ok, self.send(pieces).await?);
+                Ok(())
             }
             Err(error) => {
                 let identity = ModelInferResponse {
@@ -228,22 +271,29 @@ impl Stream {
                     id: response.id.clone(),
                     ..ModelInferResponse::default()
                 };
-                self.fail(error, finality(identity, last)).await
+                self.fail(error, finality(identity, last), told).await
             }
         }
     }
 
     /// Sends an error among the responses; it ends the stream where the client wants that (W53).
-    async fn fail(&self, error: GrpcError, identity: ModelInferResponse) -> Result<(), GrpcError> {
+    async fn fail(&self, error: GrpcError, identity: ModelInferResponse, told: &Told) -> Result<(), GrpcError> {
         if self.strict {
+            told.note(error.status(), 0);
+            told.line.iter().for_each(|line| line.whole());
             return Err(error);
         }
+        let status = error.status();
         let message =
             ModelStreamInferResponse { error_message: error.text().to_owned(), infer_response: Some(identity) };
-        self.send(frame(&message)).await
+        told.note(status, self.send(frame(&message)).await?);
+        Ok(())
     }
 
-    async fn send(&self, message: Pieces) -> Result<(), GrpcError> {
-        self.sender.send(Part::Message(message)).await.map_err(|_| GrpcError::cancelled())
+    /// Hands a message over; its bytes.
+    async fn send(&self, message: Pieces) -> Result<u64, GrpcError> {
+        let bytes = message.iter().map(|piece| piece.len() as u64).sum();
+        self.sender.send(Part::Message(message)).await.map_err(|_| GrpcError::cancelled())?;
+        Ok(bytes)
     }
 }

@@ -10,13 +10,17 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::progress::Progress;
+use crate::access_log::Line;
 use crate::server::Active;
 
 /// Counts the request as running until its last byte is handed over.
 #[derive(Debug)]
-struct Running {
-    _active: Active,
-    progress: Arc<Progress>,
+pub(crate) struct Running {
+    #[expect(dead_code, reason = "its drop counts")]
+    pub(super) active: Active,
+    pub(super) progress: Arc<Progress>,
+    /// What the access log will say.
+    pub(super) line: Option<Arc<Line>>,
 }
 
 impl Drop for Running {
@@ -75,9 +79,23 @@ impl ResponseBody {
         self.piece = piece;
     }
 
-    /// Keeps the request running for as long as the body lives.
-    pub(crate) fn keep(&mut self, active: Active, progress: Arc<Progress>) {
-        self.running = Some(Running { _active: active, progress });
+    /// Keeps the request running for as long as the body lives; of the answer to HEAD nothing is sent.
+    pub(crate) fn keep(&mut self, running: Running, is_head: bool) {
+        self.running = Some(running);
+        if is_head || self.is_over() {
+            self.end();
+        }
+    }
+
+    /// Notes that all has been handed over.
+    fn end(&self) {
+        if let Some(line) = self.running.as_ref().and_then(|running| running.line.as_ref()) {
+            line.whole();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.left == 0 && self.more.is_none()
     }
 }
 
@@ -101,17 +119,23 @@ impl Body for ResponseBody {
                 if self.piece > 0 && part.len() > self.piece {
                     self.first = part.split_off(self.piece);
                 }
+                self.left -= part.len() as u64;
                 if let Some(running) = &self.running {
                     running.progress.sending();
+                    if let Some(line) = &running.line {
+                        line.sent(part.len() as u64, self.is_over());
+                    }
                 }
-                self.left -= part.len() as u64;
                 return Poll::Ready(Some(Ok(Frame::data(part))));
             }
             if let Some(next) = self.rest.pop_front() {
                 self.first = next;
                 continue;
             }
-            let Some(more) = &mut self.more else { return Poll::Ready(None) };
+            let Some(more) = &mut self.more else {
+                self.end();
+                return Poll::Ready(None);
+            };
             match more.0.as_mut().poll(context) {
                 Poll::Ready(Some((next, more))) => {
                     self.left = next.len() as u64;
@@ -130,7 +154,7 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0 && self.more.is_none()
+        self.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,10 +34,10 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Frontend>, stop: wat
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, client)) => {
                     // Without it small answers wait for the client's acknowledgement; one that fails is slow, not wrong.
                     let _ = stream.set_nodelay(true);
-                    tokio::spawn(connection(stream, Arc::clone(&front), stop.clone()));
+                    tokio::spawn(connection(stream, Visited { front: Arc::clone(&front), client }, stop.clone()));
                 }
                 Err(fault) => {
                     // Out of descriptors, say: wait a little instead of spinning.
@@ -54,40 +55,47 @@ pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn connection(stream: TcpStream, front: Arc<Frontend>, stop: watch::Receiver<bool>) {
-    match &front.tls {
-        None => speak(stream, front, stop).await,
+/// A listener as the client of one connection finds it.
+#[derive(Clone)]
+pub(super) struct Visited {
+    pub(super) front: Arc<Frontend>,
+    pub(super) client: SocketAddr,
+}
+
+async fn connection(stream: TcpStream, visited: Visited, stop: watch::Receiver<bool>) {
+    match &visited.front.tls {
+        None => speak(stream, visited, stop).await,
         // Boxed like all that is rare, so that plain connections stay small.
-        Some(tls) => Box::pin(encrypted(tls.clone(), stream, front, stop)).await,
+        Some(tls) => Box::pin(encrypted(tls.clone(), stream, visited, stop)).await,
     }
 }
 
-async fn encrypted(tls: tls::Tls, stream: TcpStream, front: Arc<Frontend>, mut stop: watch::Receiver<bool>) {
+async fn encrypted(tls: tls::Tls, stream: TcpStream, visited: Visited, mut stop: watch::Receiver<bool>) {
     let accepted = tokio::select! {
         accepted = tls.accept(stream) => accepted,
         () = told(&mut stop) => return,
     };
     let Some(stream) = accepted else { return };
     if tls::protocol(&stream) == Some(b"h2") {
-        http2::serve(stream, Bytes::new(), front, stop).await;
+        http2::serve(stream, Bytes::new(), visited, stop).await;
     } else {
-        speak(stream, front, stop).await;
+        speak(stream, visited, stop).await;
     }
 }
 
 /// Finds out what the client speaks, and speaks it.
-async fn speak<S>(mut stream: S, front: Arc<Frontend>, mut stop: watch::Receiver<bool>)
+async fn speak<S>(mut stream: S, visited: Visited, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let first = tokio::select! {
-        first = first(&mut stream, front.look) => first,
+        first = first(&mut stream, visited.front.look) => first,
         () = told(&mut stop) => None,
     };
     match first {
         None => {}
-        Some(first) if first.starts_with(PREFACE) => Box::pin(http2::serve(stream, first, front, stop)).await,
-        Some(first) => http1(stream, first, front, stop).await,
+        Some(first) if first.starts_with(PREFACE) => Box::pin(http2::serve(stream, first, visited, stop)).await,
+        Some(first) => http1(stream, first, visited, stop).await,
     }
 }
 
@@ -108,17 +116,17 @@ async fn first<S: AsyncRead + Unpin>(stream: &mut S, look: Duration) -> Option<B
     }
 }
 
-async fn http1<S>(stream: S, first: Bytes, front: Arc<Frontend>, mut stop: watch::Receiver<bool>)
+async fn http1<S>(stream: S, first: Bytes, visited: Visited, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let progress = Arc::<Progress>::default();
     let watched = Watched::new(stream, first, Arc::clone(&progress));
-    let look = front.look;
+    let look = visited.front.look;
     let service = service_fn(|request| {
         progress.enter(BUSY);
-        let (front, progress) = (Arc::clone(&front), Arc::clone(&progress));
-        async move { Ok::<_, Infallible>(answer(front, request, progress).await) }
+        let (Visited { front, client }, progress) = (visited.clone(), Arc::clone(&progress));
+        async move { Ok::<_, Infallible>(answer(front, request, progress, client).await) }
     });
     let mut builder = http1::Builder::new();
     // Not `pipeline_flush`: with it hyper closes without sending its answer where unread bytes are left.

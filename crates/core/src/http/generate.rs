@@ -11,7 +11,7 @@ use super::codec::{self, DecodeOptions, Target};
 use super::error::{HttpError, error_text};
 use super::infer::beside;
 use super::limits::Part;
-use super::{Answer, Call, compression};
+use super::{Answer, Call, compression, deadline};
 use crate::error::InferError;
 use crate::request::InferResponse;
 use crate::scheduler::{Reply, Responses};
@@ -64,6 +64,7 @@ async fn begin(call: &mut Call) -> Result<Stream, HttpError> {
     let target = call.target();
     let version = call.entry.version;
     let model = call.shared.engine.registry().find(&target, version).map_err(|error| call.refuse(error, &target))?;
+    let deadline = deadline::of(&call.headers)?;
     let visit = Visit::begin(&model.statistics, &call.entry.caller);
     if compression::is_encoded(&call.headers) {
         return Err(HttpError::bad_request("Unsupported content-encoding, only 'identity' is supported."));
@@ -73,8 +74,7 @@ async fn begin(call: &mut Call) -> Result<Stream, HttpError> {
     let options = DecodeOptions { max_input_size: call.shared.options.max_input_size };
     let decoded = beside(body.len(), || codec::decode_generate(&model.spec, place, &body, options));
     let mut request = decoded.map_err(|error| call.refuse(error, &target))?;
-    call.forward(&mut request)?;
-    request.deadline = call.deadline()?;
+    call.complete(&mut request, deadline)?;
     let responses = call.shared.engine.stream(request).map_err(|error| call.refuse(error, &target))?;
     Ok(Stream { responses, public: Arc::clone(call.model()), target, ended: false, _visit: visit })
 }
@@ -84,12 +84,13 @@ pub async fn generate(call: &mut Call) -> Answer {
     let mut stream = begin(call).await?;
     let only = stream.next().await?;
     let more = stream.next().await?;
-    let text = match (only, more) {
-        (Some(response), None) => stream.encode(&response),
+    let (Some(only), None) = (only, more) else {
         // Triton says so under 200, and its tests look at the text only.
-        _ => error_text(NOT_ONE),
+        return Ok(respond("application/json", error_text(NOT_ONE), None));
     };
-    Ok(respond("application/json", text, None))
+    let mut response = respond("application/json", stream.encode(&only), None);
+    call.tell(&only, &mut response);
+    Ok(response)
 }
 
 /// `POST /v2/models/{model}[/versions/{version}]/generate_stream`: server-sent events. The first one decides the
@@ -97,7 +98,12 @@ pub async fn generate(call: &mut Call) -> Answer {
 pub async fn generate_stream(call: &mut Call) -> Answer {
     let mut stream = begin(call).await?;
     let first = match stream.next().await {
-        Ok(Some(response)) => event(&stream.encode(&response)),
+        Ok(Some(response)) => {
+            if let Some(line) = &call.line {
+                line.answered(&response);
+            }
+            event(&stream.encode(&response))
+        }
         Ok(None) => Bytes::new(),
         Err(error) => {
             let text = event(&error_text(error.text()));

@@ -14,9 +14,9 @@ use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use super::connection::told;
+use super::connection::{Visited, told};
 use super::progress::{BUSY, Looks, Progress, QUIET, Watched};
-use super::{Frontend, answer, limits};
+use super::{answer, limits};
 
 /// Bytes that a request may have sent ahead of their reader ...
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -38,19 +38,19 @@ tokio::task_local! {
 }
 
 /// Serves a connection whose client speaks HTTP/2.
-pub(super) async fn serve<S>(stream: S, first: Bytes, front: Arc<Frontend>, mut stop: watch::Receiver<bool>)
+pub(super) async fn serve<S>(stream: S, first: Bytes, visited: Visited, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let progress = Arc::<Progress>::default();
     progress.enter(QUIET);
     let watched = Watched::new(stream, first, Arc::clone(&progress));
-    let look = front.look;
+    let look = visited.front.look;
     let service = service_fn(|request| {
-        let front = Arc::clone(&front);
+        let Visited { front, client } = visited.clone();
         async move {
             let progress = STREAM.with(Arc::clone);
-            let mut response = answer(front, request, Arc::clone(&progress)).await;
+            let mut response = answer(front, request, Arc::clone(&progress), client).await;
             response.body_mut().divide(PIECE);
             progress.sending();
             Ok::<_, Infallible>(response)

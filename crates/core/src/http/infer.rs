@@ -47,14 +47,14 @@ pub async fn infer(call: &mut Call) -> Answer {
     let json = if part == Part::Json { body.len() } else { 0 };
     let decoded = beside(json, || codec::decode(&model.spec, place, body, options));
     let (mut request, form) = decoded.map_err(|error| call.refuse(error, &target))?;
-    request.deadline = deadline;
-    call.forward(&mut request)?;
-    request.deadline = call.deadline()?;
+    call.complete(&mut request, deadline)?;
     let answer = shared.engine.infer(request).await.map_err(|error| call.refuse(error, &target))?;
     let size = answer.outputs.iter().map(|output| output.data.len()).sum();
     let encoded = beside(size, || codec::encode(&answer, call.model(), &form));
     let encoded = encoded.map_err(|error| call.refuse(error, &target))?;
-    Ok(respond(encoded, compression::of_answer(&call.headers)))
+    let mut response = respond(encoded, compression::of_answer(&call.headers));
+    call.tell(&answer, &mut response);
+    Ok(response)
 }
 
 /// Runs work that may take long without holding up the thread's other requests.

@@ -31,6 +31,7 @@ mod tests;
 
 use std::any::Any;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -41,27 +42,28 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use tokio::time::Instant;
 
+use crate::access_log::{self, Line, Status};
 use crate::auth::{Caller, Credentials};
 use crate::error::{Code, InferError};
 use crate::log::{Level, Record};
 use crate::operations::Named;
 use crate::operations::names::{refusal, version};
-use crate::request::InferRequest;
+use crate::request::{InferRequest, InferResponse};
+use crate::request_id::{self, REQUEST_ID};
 use crate::server::listener::Rules;
 use crate::server::tls::Tls;
 use crate::server::{Active, Shared};
-use body::ResponseBody;
+use crate::server_timing::{self, SERVER_TIMING};
+use body::{ResponseBody, Running};
 use cors::Origins;
 use error::HttpError;
 use host::Hosts;
 use limits::{Part, Unread};
 use progress::Progress;
 use routes::{Handler, Listener, Missed};
-
-const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 
 /// What a handler answers.
 type Answer = Result<Response<ResponseBody>, HttpError>;
@@ -105,6 +107,8 @@ struct Call {
     headers: HeaderMap,
     body: Incoming,
     progress: Arc<Progress>,
+    /// What the access log will say.
+    line: Option<Arc<Line>>,
     entry: Entry,
 }
 
@@ -129,19 +133,23 @@ impl Call {
         self.named().refuse(error, target).into()
     }
 
-    /// Adds the headers that are to be forwarded to the model.
-    fn forward(&self, request: &mut InferRequest) -> Result<(), InferError> {
+    /// Adds to a decoded request what its headers say.
+    fn complete(&self, request: &mut InferRequest, deadline: Option<Instant>) -> Result<(), InferError> {
+        request.deadline = deadline;
+        request_id::complete(request, &self.headers);
+        if let Some(line) = &self.line {
+            line.noted().request_id.clone_from(&request.id);
+        }
         let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         self.front.rules.forward.apply(request, headers)
     }
 
-    /// When the client no longer waits, in seconds from now.
-    fn deadline(&self) -> Result<Option<Instant>, HttpError> {
-        let Some(value) = self.headers.get(REQUEST_TIMEOUT) else { return Ok(None) };
-        let seconds = value.to_str().ok().and_then(|text| text.parse::<f64>().ok());
-        let wait = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let end = wait.and_then(|wait| Instant::now().checked_add(wait));
-        end.map(Some).ok_or_else(|| HttpError::bad_request("malformed 'X-Request-Timeout': expected seconds"))
+    /// Tells client and access log where the time of a response went.
+    fn tell(&self, answer: &InferResponse, response: &mut Response<ResponseBody>) {
+        response.headers_mut().insert(SERVER_TIMING, server_timing::value(answer.timing));
+        if let Some(line) = &self.line {
+            line.answered(answer);
+        }
     }
 
     /// The whole body.
@@ -149,24 +157,44 @@ impl Call {
         let options = &self.shared.options;
         let limit = if part == Part::Binary { options.max_binary_size } else { options.max_input_size };
         let unread = Unread { headers: &self.headers, body: &mut self.body, progress: &self.progress };
-        limits::read(unread, part, limit).await
+        let body = limits::read(unread, part, limit).await?;
+        if let Some(line) = &self.line {
+            line.noted().received = body.len() as u64;
+        }
+        Ok(body)
     }
 }
 
 /// Answers one request, whatever happens.
-async fn answer(front: Arc<Frontend>, request: Request<Incoming>, progress: Arc<Progress>) -> Response<ResponseBody> {
+async fn answer(
+    front: Arc<Frontend>,
+    request: Request<Incoming>,
+    progress: Arc<Progress>,
+    client: SocketAddr,
+) -> Response<ResponseBody> {
     let active = Active::new(&front.shared);
     let (parts, mut body) = request.into_parts();
+    let (verb, path) = (parts.method.as_str(), parts.uri.path());
+    let begun = access_log::Request { listener: front.listener.name(), client, verb, path };
+    let line = front.shared.access_log.begin(begun);
+    let id = request_id::of(&parts.headers).cloned();
+    let is_head = parts.method == Method::HEAD;
     let page = front.hosts.origins.of(&parts.headers).cloned();
     let mut response = match enter(&front, &parts) {
         Err(error) => refuse(&parts.headers, &mut body, error).await,
         Ok(entry) => {
+            if let Some(line) = &line {
+                let mut noted = line.noted();
+                noted.model.clone_from(&entry.model);
+                noted.key = Some(entry.caller.key_id().into());
+            }
             let mut call = Call {
                 front: Arc::clone(&front),
                 shared: Arc::clone(&front.shared),
                 headers: parts.headers,
                 body,
                 progress: Arc::clone(&progress),
+                line: line.clone(),
                 entry,
             };
             match contain(handle(&mut call)).await {
@@ -186,8 +214,26 @@ async fn answer(front: Arc<Frontend>, request: Request<Incoming>, progress: Arc<
     if front.shared.is_exiting() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    response.body_mut().keep(active, progress);
+    let id = line.as_ref().map_or(id.clone(), |line| identify(line, id, &response));
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response.body_mut().keep(Running { active, progress, line }, is_head);
     response
+}
+
+/// Notes how a request was answered; its id: as its header says, else as its body does, else a fresh one.
+fn identify(line: &Line, given: Option<HeaderValue>, response: &Response<ResponseBody>) -> Option<HeaderValue> {
+    let mut noted = line.noted();
+    noted.status = Some(Status::Http(response.status().as_u16()));
+    if let Some(text) = given.as_ref().and_then(|given| given.to_str().ok()) {
+        text.clone_into(&mut noted.request_id);
+        return given;
+    }
+    if noted.request_id.is_empty() {
+        noted.request_id = line.fresh_id();
+    }
+    HeaderValue::from_str(&noted.request_id).ok()
 }
 
 /// Everything that is decided before the body is read.

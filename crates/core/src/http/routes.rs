@@ -69,6 +69,16 @@ pub enum Listener {
     Metrics,
 }
 
+impl Listener {
+    /// What the access log calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V2 => "http",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
 /// A verb that a route may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]

@@ -80,6 +80,11 @@ fn letter(level: Level) -> char {
     }
 }
 
+/// A moment as ISO 8601 with microseconds, in UTC.
+pub(crate) fn stamp_of(time: SystemTime) -> String {
+    stamp(&Moment::of(time), true)
+}
+
 fn stamp(moment: &Moment, micros: bool) -> String {
     let Moment { year, month, day, hour, minute, second, .. } = moment;
     let fraction = if micros { format!(".{:06}", moment.micros) } else { String::new() };

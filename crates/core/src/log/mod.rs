@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::options::{LogFormat, LogLevels, LogOptions};
 use files::ModelFiles;
+pub(crate) use format::stamp_of;
 
 const QUEUE: usize = 8192;
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);

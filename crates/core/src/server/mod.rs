@@ -17,6 +17,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use crate::access_log::AccessLog;
 use crate::auth::Gate;
 use crate::auth::access::Access;
 use crate::engine::{Engine, EngineOptions};
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Arc<Engine>,
     pub(crate) gate: Gate,
     pub(crate) log: Log,
+    pub(crate) access_log: AccessLog,
     pub(crate) machine: Machine,
     pub(crate) trace: TraceSettings,
     pub(crate) commands: Commands,
@@ -157,6 +159,8 @@ impl Server {
         let gate = Gate::new(options.require_key, options.bootstrap_key.as_deref())?;
         let log = Log::start(&options.log)
             .map_err(|fault| InferError::InvalidArgument(format!("CoreOptions: 'log': {fault}")))?;
+        let access_log = AccessLog::start(&options.access_log, &log)
+            .map_err(|fault| InferError::InvalidArgument(format!("CoreOptions: 'access_log': {fault}")))?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(options.io_threads)
             .thread_name("naiad-io")
@@ -173,6 +177,7 @@ impl Server {
             engine,
             gate,
             log,
+            access_log,
             machine: Machine::default(),
             trace: TraceSettings::default(),
             commands: Commands::default(),
@@ -350,6 +355,7 @@ impl Server {
         self.stop.send_replace(true);
         let _ = runtime.block_on(async { timeout(LAST_BYTES, self.stop.closed()).await });
         runtime.shutdown_timeout(LAST_BYTES);
+        self.shared.access_log.flush();
         self.shared.log.flush();
     }
 }

@@ -13,13 +13,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{Frontend, answer};
-use crate::http::connection::told;
 use crate::http::limits::HEADER_BYTES;
 use crate::http::progress::{BUSY, Looks, Progress, Watched};
-use crate::log::Level;
+use crate::server::accept::{accept, told};
 
 /// Bytes that a call may have sent ahead of their reader ...
 const CALL_WINDOW: u32 = 2 << 20;
@@ -37,25 +36,11 @@ const SEND_BUFFER: usize = 256 << 10;
 
 /// Accepts connections until told to stop.
 pub(crate) async fn serve(listener: TcpListener, front: Arc<Frontend>, stop: watch::Receiver<bool>) {
-    let mut stopped = stop.clone();
-    let mut stopped = pin!(told(&mut stopped));
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, client)) => {
-                    // Without it small answers wait for the client's acknowledgement; one that fails is slow, not wrong.
-                    let _ = stream.set_nodelay(true);
-                    tokio::spawn(connection(stream, Visited { front: Arc::clone(&front), client }, stop.clone()));
-                }
-                Err(fault) => {
-                    // Out of descriptors, say: wait a little instead of spinning.
-                    front.shared.log.say(Level::Warning, format!("cannot accept a connection: {fault}"));
-                    sleep(Duration::from_millis(100)).await;
-                }
-            },
-            () = &mut stopped => return,
-        }
-    }
+    let log = front.shared.log.clone();
+    accept(listener, log, stop, |stream, client, stop| {
+        connection(stream, Visited { front: Arc::clone(&front), client }, stop)
+    })
+    .await;
 }
 
 fn builder(front: &Frontend) -> http2::Builder<TokioExecutor> {

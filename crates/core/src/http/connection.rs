@@ -13,12 +13,12 @@ use hyper::service::service_fn;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::eager::Eager;
 use super::progress::{BUSY, HEAD_LOOKS, IDLE_LOOKS, Looks, Progress, Watched};
 use super::{Frontend, answer, http2, limits};
-use crate::log::Level;
+use crate::server::accept::{accept, told};
 use crate::server::tls;
 
 /// How HTTP/2 begins where nothing was agreed before (prior knowledge).
@@ -29,30 +29,11 @@ const FIRST: usize = 1024;
 
 /// Accepts connections until told to stop.
 pub(crate) async fn serve(listener: TcpListener, front: Arc<Frontend>, stop: watch::Receiver<bool>) {
-    let mut stopped = stop.clone();
-    let mut stopped = pin!(told(&mut stopped));
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, client)) => {
-                    // Without it small answers wait for the client's acknowledgement; one that fails is slow, not wrong.
-                    let _ = stream.set_nodelay(true);
-                    tokio::spawn(connection(stream, Visited { front: Arc::clone(&front), client }, stop.clone()));
-                }
-                Err(fault) => {
-                    // Out of descriptors, say: wait a little instead of spinning.
-                    front.shared.log.say(Level::Warning, format!("cannot accept a connection: {fault}"));
-                    sleep(Duration::from_millis(100)).await;
-                }
-            },
-            () = &mut stopped => return,
-        }
-    }
-}
-
-/// Waits until the listeners are to end. Apart, so that no guard of the channel lives in a `select!`.
-pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
+    let log = front.shared.log.clone();
+    accept(listener, log, stop, |stream, client, stop| {
+        connection(stream, Visited { front: Arc::clone(&front), client }, stop)
+    })
+    .await;
 }
 
 /// A listener as the client of one connection finds it.

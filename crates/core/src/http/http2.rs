@@ -14,9 +14,10 @@ use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use super::connection::{Visited, told};
+use super::connection::Visited;
 use super::progress::{BUSY, Looks, Progress, QUIET, Watched};
 use super::{answer, limits};
+use crate::server::accept::told;
 
 /// Bytes that a request may have sent ahead of their reader ...
 const STREAM_WINDOW: u32 = 2 << 20;

@@ -1,5 +1,6 @@
 //! Wires the data plane: runtime, engine, gate, log and listeners; started, drained and stopped by Python.
 
+pub(crate) mod accept;
 pub mod commands;
 pub mod listener;
 mod output;

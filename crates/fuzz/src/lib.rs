@@ -4,6 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use naiad_core::InferError;
+use naiad_core::grpc;
+use naiad_core::grpc::messages::inference::ModelInferRequest;
 use naiad_core::http::codec::{self, DecodeOptions, Target};
 use naiad_core::request::{InferRequest, InferResponse, OutputTensor, Timing};
 use naiad_core::spec::ModelSpec;
@@ -54,6 +56,26 @@ pub fn round(body: &[u8], json_length: Option<&[u8]>) {
                     let json = &text[..encoded.json_length.unwrap_or(text.len())];
                     assert!(std::str::from_utf8(json).is_ok(), "the answer is no text");
                 }
+            }
+        }
+    }
+}
+
+/// The same for a message of gRPC.
+pub fn round_grpc(message: &[u8]) {
+    let decoded = match grpc::message::decode::<ModelInferRequest>(Bytes::copy_from_slice(message)) {
+        Err(error) => return assert!(!error.text().is_empty()),
+        Ok(decoded) => decoded,
+    };
+    match grpc::codec::decode(&MODEL, Arc::from("m"), None, decoded) {
+        Err(error) => check(&error),
+        Ok((request, form)) => {
+            let held: usize = request.inputs.iter().map(|input| input.data.len()).sum();
+            // The widest element of the contents becomes eight bytes, and takes one at least.
+            assert!(held <= message.len() * 8, "{held} bytes of {}", message.len());
+            match grpc::codec::encode(&answer(&request), "m", &form, Some(true)) {
+                Err(error) => check(&error),
+                Ok(encoded) => assert!(encoded.finish(true).is_some(), "a small answer is never too long"),
             }
         }
     }

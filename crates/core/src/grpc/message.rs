@@ -144,7 +144,10 @@ impl Messages {
 }
 
 /// Decodes a message; bytes fields are slices of it.
-fn decode<M: Message + Default>(message: Bytes) -> Result<M, GrpcError> {
+///
+/// # Errors
+/// It is none, or has too many fields.
+pub fn decode<M: Message + Default>(message: Bytes) -> Result<M, GrpcError> {
     check_fields(&message)?;
     M::decode(message).map_err(|fault| GrpcError::broken(format!("failed to decode the request message: {fault}")))
 }

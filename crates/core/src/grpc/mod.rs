@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod error;
+pub mod message;
 pub mod messages;
 pub mod routes;
 
@@ -10,7 +11,6 @@ mod compression;
 pub(crate) mod connection;
 mod health;
 mod infer;
-mod message;
 mod metadata;
 mod reflection;
 mod repository;

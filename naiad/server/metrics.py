@@ -20,6 +20,9 @@ def metrics_options(options: ServeOptions) -> dict[str, Any] | None:
     return {
         "listener": {"address": address(options), "port": options.metrics_port, "reuse_port": False},
         **{name: value.lower() in TRUE for name, _, value in settings},
-        "cpu": options.allow_cpu_metrics,
-        "interval_ms": options.metrics_interval_ms,
+        "machine": {
+            "cpu": options.allow_cpu_metrics,
+            "gpu": options.allow_gpu_metrics,
+            "interval_ms": options.metrics_interval_ms,
+        },
     }

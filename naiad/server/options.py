@@ -108,6 +108,7 @@ TABLE: tuple[Option, ...] = (
     _option(_METRICS, "metrics-port", "int", 8002, "0 picks a free one"),
     _option(_METRICS, "metrics-address", "text", "", "as --http-address unless given; others than loopback need a key"),
     _option(_METRICS, "allow-cpu-metrics", "bool", True, "show the machine's processors and memory"),
+    _option(_METRICS, "allow-gpu-metrics", "bool", True, "show NVIDIA GPUs, where there are any"),
     _option(_METRICS, "metrics-interval-ms", "int", 2000, "milliseconds that a reading of the machine is kept"),
     _option(_METRICS, "metrics-config", "list", (), "counter_latencies=, histogram_latencies=BOOL; repeatable"),
     _option(_RUN, "id", "text", "naiad", "name in the server metadata"),
@@ -146,7 +147,7 @@ LATER = frozenset({
 NO_EFFECT = frozenset({
     "grpc-keepalive-permit-without-calls", "grpc-http2-max-pings-without-data",
     "grpc-http2-min-recv-ping-interval-without-data", "grpc-http2-max-ping-strikes",
-    "allow-gpu-metrics", "http-thread-count", "grpc-infer-thread-count",
+    "http-thread-count", "grpc-infer-thread-count",
     "grpc-infer-allocation-pool-size", "grpc-max-response-pool-size", "buffer-manager-thread-count",
     "pinned-memory-pool-byte-size", "cuda-memory-pool-byte-size", "model-load-gpu-limit", "enable-peer-access",
     "min-supported-compute-capability", "host-policy", "cache-directory", "repoagent-directory",
@@ -214,6 +215,7 @@ class ServeOptions:
     metrics_port: int
     metrics_address: str
     allow_cpu_metrics: bool
+    allow_gpu_metrics: bool
     metrics_interval_ms: int
     metrics_config: tuple[str, ...]
     id: str

@@ -13,6 +13,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+GPU = re.compile("nv_gpu_|nv_energy_")
 DELAY = 'parameters { key: "execute_delay_ms" value: { string_value: "15" } }'
 ROW = [0.5] * 16
 
@@ -129,6 +130,9 @@ def test_the_reference_lists_the_live_families(repository, start):
     live = {family.name: family.type for family in text_string_to_metric_families(server.scrape())}
     listed = dict(re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \|", DOCS.read_text("utf-8"), re.MULTILINE))
     assert listed
+    # Those of GPUs have a test of their own; here there may be none.
+    live = {name: kind for name, kind in live.items() if not GPU.match(name)}
+    listed = {name: kind for name, kind in listed.items() if not GPU.match(name)}
     # The parser takes `_total` off counters.
     assert {name.removesuffix("_total"): kind for name, kind in listed.items()} == live
 

@@ -149,12 +149,27 @@ pub struct MetricsOptions {
     /// Whether Triton's histogram of first responses is shown.
     #[serde(default)]
     pub histogram_latencies: bool,
-    /// Whether the machine's processors and memory are shown.
-    #[serde(default = "yes")]
+    /// What it says of the machine.
+    #[serde(default)]
+    pub machine: MachineOptions,
+}
+
+/// What the metrics say of the machine.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MachineOptions {
+    /// Whether its processors and memory are shown.
     pub cpu: bool,
-    /// How old a reading of the machine may be.
-    #[serde(default = "interval_ms")]
+    /// Whether its GPUs are shown.
+    pub gpu: bool,
+    /// How old a reading may be.
     pub interval_ms: u64,
+}
+
+impl Default for MachineOptions {
+    fn default() -> Self {
+        Self { cpu: true, gpu: true, interval_ms: 2000 }
+    }
 }
 
 /// Who decides what is loaded.
@@ -264,10 +279,6 @@ fn max_binary_size() -> u64 {
 
 fn yes() -> bool {
     true
-}
-
-fn interval_ms() -> u64 {
-    2000
 }
 
 fn io_threads() -> usize {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::text::{Kind, Text};
-use crate::options::MetricsOptions;
+use crate::options::MachineOptions;
 
 const KIB: u64 = 1024;
 
@@ -39,7 +39,7 @@ impl Default for Machine {
 
 impl Machine {
     /// The CPU families (`--allow-cpu-metrics`); a reading is taken again after `--metrics-interval-ms`.
-    pub fn write(&self, text: &mut Text, options: &MetricsOptions) {
+    pub fn write(&self, text: &mut Text, options: &MachineOptions) {
         if !options.cpu {
             return;
         }

@@ -1,10 +1,12 @@
 //! The metrics: every counter of the statistics and a few of the server, as text for Prometheus.
 
 pub mod families;
+mod gpu;
 mod machine;
 pub mod text;
 
 use families::{OWN, Row, TRITON};
+pub use gpu::Gpus;
 pub use machine::Machine;
 use text::{Kind, Labels, Text};
 
@@ -35,7 +37,8 @@ pub(crate) fn scrape(shared: &Shared) -> String {
         family.write(&mut text, rows.iter().map(|(row, own)| (row, own)));
     }
     server(&mut text, shared);
-    shared.machine.write(&mut text, options);
+    shared.machine.write(&mut text, &options.machine);
+    shared.gpus.write(&mut text);
     text.finish()
 }
 

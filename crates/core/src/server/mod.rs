@@ -31,8 +31,8 @@ use crate::http::host::Hosts;
 use crate::http::progress;
 use crate::http::routes::Listener;
 use crate::log::{Log, Record};
-use crate::metrics::Machine;
-use crate::options::{CoreOptions, ListenerOptions, parse};
+use crate::metrics::{Gpus, Machine};
+use crate::options::{CoreOptions, ListenerOptions, MetricsOptions, parse};
 use crate::spec::{IndexRow, ModelSpec};
 use crate::trace::TraceSettings;
 use commands::Commands;
@@ -51,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) log: Log,
     pub(crate) access_log: AccessLog,
     pub(crate) machine: Machine,
+    pub(crate) gpus: Gpus,
     pub(crate) trace: TraceSettings,
     pub(crate) commands: Commands,
     boot_id: String,
@@ -162,6 +163,13 @@ impl Server {
             .map_err(|fault| InferError::InvalidArgument(format!("CoreOptions: 'log': {fault}")))?;
         let access_log = AccessLog::start(&options.access_log, &log)
             .map_err(|fault| InferError::InvalidArgument(format!("CoreOptions: 'access_log': {fault}")))?;
+        let gpus = match &options.metrics {
+            Some(MetricsOptions { machine, .. }) if machine.gpu => {
+                Gpus::start(Duration::from_millis(machine.interval_ms), log.clone())
+                    .map_err(|fault| InferError::Internal(format!("cannot start a thread: {fault}")))?
+            }
+            _ => Gpus::default(),
+        };
         let runtime = Builder::new_multi_thread()
             .worker_threads(options.io_threads)
             .thread_name("naiad-io")
@@ -180,6 +188,7 @@ impl Server {
             log,
             access_log,
             machine: Machine::default(),
+            gpus,
             trace: TraceSettings::default(),
             commands: Commands::default(),
             boot_id: listener::boot_id()?,

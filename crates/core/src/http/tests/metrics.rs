@@ -103,7 +103,7 @@ fn families_can_be_switched() {
     for family in TRITON.iter().chain(OWN) {
         assert!(all.contains(&family.name.to_owned()), "{} is missing", family.name);
     }
-    let few = names(&json!({"counter_latencies": false, "cpu": false}));
+    let few = names(&json!({"counter_latencies": false, "machine": {"cpu": false}}));
     assert!(few.contains(&"nv_inference_request_success".to_owned()));
     assert!(!few.iter().any(|name| name.ends_with("_duration_us") || name.starts_with("nv_cpu")), "{few:?}");
 }

@@ -6,15 +6,14 @@ import csv
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from benches.models import REQUEST
 from benches.peers import Peers, perf_environment
 from benches.servers import Server
 
 _WRK_SCRIPT = """wrk.method = "POST"
-wrk.path = "/v2/models/lenet/infer"
+wrk.path = "/v2/models/{model}/infer"
 wrk.headers["Content-Type"] = "application/json"
 local file = io.open("{body}", "rb")
 wrk.body = file:read("*a")
@@ -29,6 +28,15 @@ end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pressure:
+    """How hard and how long to push, and a folder for the generator's files."""
+
+    connections: int
+    seconds: float
+    scratch: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """What a generator saw."""
 
@@ -38,6 +46,8 @@ class Load:
     p99_us: float
     generator_cpu: float
     """CPU seconds of the generator."""
+    notes: dict[str, float] = field(default_factory=dict)
+    """What only one scenario measures."""
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None) -> tuple[str, float]:
@@ -51,15 +61,19 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> tuple
     return output, used.ru_utime + used.ru_stime
 
 
-def identity(peers: Peers, server: Server, connections: int, seconds: float, scratch: Path) -> Load:
-    """perf_analyzer against `identity`, FP32[16] binary; three windows of a third of `seconds`."""
-    table = scratch / "perf.csv"
+def perf(tools: Peers, server: Server, model: str, pressure: Pressure, *options: str) -> Load:
+    """perf_analyzer with binary tensors; three windows of a third of the time."""
+    table = pressure.scratch / "perf.csv"
     table.unlink(missing_ok=True)
-    window = max(500, int(seconds * 1000 / 3))
-    command = [str(peers.perf_analyzer), "-m", "identity", "-i", "http", "-u", server.address]
-    command += ["--concurrency-range", f"{connections}:{connections}", "-p", str(window), "-s", "999", "-r", "3"]
-    output, cpu = _run([*command, "-f", str(table)], perf_environment(peers))
-    if "error" in output.lower() and not table.exists():
+    window = max(500, int(pressure.seconds * 1000 / 3))
+    address = server.grpc if "grpc" in options else server.address
+    command = [str(tools.perf_analyzer), "-m", model, "-u", address]
+    command += ["--concurrency-range", f"{pressure.connections}:{pressure.connections}"]
+    command += ["-p", str(window), "-s", "999", "-r", "3", *options]
+    for name, value in server.headers.items():
+        command += ["-H", f"{name}:{value}"]
+    output, cpu = _run([*command, "-f", str(table)], perf_environment(tools))
+    if not table.exists():
         raise RuntimeError(f"perf_analyzer gave no table:\n{output[-2000:]}")
     with table.open() as file:
         row = next(csv.DictReader(file))
@@ -71,13 +85,14 @@ def identity(peers: Peers, server: Server, connections: int, seconds: float, scr
     )
 
 
-def lenet(_peers: Peers, server: Server, connections: int, seconds: float, scratch: Path) -> Load:
-    """Wrk against `lenet` with the JSON of the worked example."""
-    script = scratch / "post.lua"
-    script.write_text(_WRK_SCRIPT.format(body=REQUEST))
-    threads = 1 if connections < 32 else 2
-    command = ["wrk", "-t", str(threads), "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "--latency"]
-    output, cpu = _run([*command, "-s", str(script), f"http://{server.address}"])
+def wrk(server: Server, model: str, pressure: Pressure, body: Path) -> Load:
+    """Wrk with one JSON body."""
+    script = pressure.scratch / "post.lua"
+    script.write_text(_WRK_SCRIPT.format(model=model, body=body))
+    threads = 1 if pressure.connections < 32 else 2
+    command = ["wrk", "-t", str(threads), "-c", str(pressure.connections)]
+    command += ["-d", f"{max(1, round(pressure.seconds))}s", "--latency", "-s", str(script)]
+    output, cpu = _run([*command, f"http://{server.address}"])
     found = re.search(r"RESULT ([\d.]+) ([\d.]+) ([\d.]+) (\d+)", output)
     if not found:
         raise RuntimeError(f"wrk gave no result:\n{output}")

@@ -1,4 +1,4 @@
-"""Writes the same two models as a repository for Triton and as one for Naiad."""
+"""Writes the same three models as a repository for Triton and as one for Naiad."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ max_batch_size: {max_batch}
 input {{ name: "INPUT0" data_type: TYPE_FP32 dims: [ 16 ] }}
 output {{ name: "OUTPUT0" data_type: TYPE_FP32 dims: [ 16 ] }}
 dynamic_batching {{ }}
+instance_group {{ count: 1 kind: KIND_CPU }}
+"""
+
+_WIDE = """name: "wide"
+backend: "{backend}"
+max_batch_size: 0
+input {{ name: "INPUT0" data_type: TYPE_FP32 dims: [ -1 ] }}
+output {{ name: "OUTPUT0" data_type: TYPE_FP32 dims: [ -1 ] }}
 instance_group {{ count: 1 kind: KIND_CPU }}
 """
 
@@ -78,16 +86,18 @@ class TritonPythonModel:
 
 
 def write_triton(folder: Path, *, lenet_input: str) -> None:
-    """Both models for Triton's Python backend."""
+    """The models for Triton's Python backend."""
     _write(folder / "identity", _IDENTITY.format(backend="python", max_batch=MAX_BATCH), _TRITON_IDENTITY)
+    _write(folder / "wide", _WIDE.format(backend="python"), _TRITON_IDENTITY)
     config = _LENET.format(backend="python", max_batch=MAX_BATCH, input=lenet_input)
     _write(folder / "lenet", config, _TRITON_LENET.replace("{input}", lenet_input))
     shutil.copy2(LENET, folder / "lenet" / "1" / "model.pt")
 
 
 def write_naiad(folder: Path, *, lenet_input: str) -> None:
-    """Both models for Naiad's own backends, with the same limits."""
+    """The models for Naiad's own backends, with the same limits."""
     _write(folder / "identity", _IDENTITY.format(backend="identity", max_batch=MAX_BATCH), None)
+    _write(folder / "wide", _WIDE.format(backend="identity"), None)
     _write(folder / "lenet", _LENET.format(backend="pytorch", max_batch=MAX_BATCH, input=lenet_input), None)
     shutil.copy2(LENET, folder / "lenet" / "1" / "model.pt")
 

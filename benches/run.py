@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import datetime
 import json
-import math
 import os
 import platform
 import random
@@ -14,48 +13,45 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from benches import direct, load, measure, models, peers, report, servers
+from benches import direct, measure, memory, models, peers, report, servers
+from benches.fleet import Fleet, check_answers
+from benches.load import Pressure
+from benches.scenarios import SCENARIOS, Scenario
 
 RESULTS = Path(__file__).resolve().parent / "results"
-SCENARIOS: dict[str, Callable[..., load.Load]] = {"identity": load.identity, "lenet": load.lenet}
-RATIO_OF_FOREIGN_LOAD = 0.10
+MEMORY = "memory"
+NAMES = (*SCENARIOS, MEMORY)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benches.run", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds after one that is thrown away")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
-    parser.add_argument("--connections", default="1,8,32,128", help="connections, comma-separated")
-    parser.add_argument("--scenarios", default="identity,lenet", help="scenarios, comma-separated")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
+    connections = "connections, comma-separated, in place of each scenario's own"
+    parser.add_argument("--connections", type=lambda text: [int(each) for each in text.split(",")], help=connections)
+    parser.add_argument("--only", action="append", choices=NAMES, help="a scenario in place of all; repeatable")
+    parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS", help="watch the memory that long, too")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the table")
     parser.add_argument("--seed", type=int, default=None, help="order of the servers in each round")
-    return parser.parse_args()
-
-
-def _check_answers(server: servers.Server) -> None:
-    """Both models must give the right answer before and after the load."""
-    row = [float(i) / 8 for i in range(16)]
-    body = {"inputs": [{"name": "INPUT0", "shape": [1, 16], "datatype": "FP32", "data": row}]}
-    got = server.post("/v2/models/identity/infer", json.dumps(body).encode())["outputs"][0]["data"]
-    if got != row:
-        raise RuntimeError(f"{server.name}: identity answered {got}, expected {row}")
-    scores = server.post("/v2/models/lenet/infer", models.REQUEST.read_bytes())["outputs"][0]["data"]
-    if len(scores) != 10 or not all(math.isfinite(s) for s in scores):
-        raise RuntimeError(f"{server.name}: lenet answered {scores}, expected ten finite scores")
+    options = parser.parse_args()
+    options.only = options.only or list(NAMES)
+    return options
 
 
 def _measure_one(
-    tools: peers.Peers, server: servers.Server, scenario: str, connections: int, seconds: float
-) -> dict[str, float]:
+    tools: peers.Peers, server: servers.Server, scenario: Scenario, connections: int, seconds: float
+) -> dict[str, Any]:
     """One measurement of one server: what the generator saw and what the processes used."""
     with tempfile.TemporaryDirectory() as scratch:
-        before, machine, counts = measure.usage(server.pid), measure.machine_time(), server.counts(scenario)
-        seen = SCENARIOS[scenario](tools, server, connections, seconds, Path(scratch))
-        after, machine_after, counts_after = measure.usage(server.pid), measure.machine_time(), server.counts(scenario)
+        pressure = Pressure(connections=connections, seconds=seconds, scratch=Path(scratch))
+        before, machine, counts = measure.usage(server.pid), measure.machine_time(), server.counts(scenario.model)
+        seen = scenario.run(tools, server, pressure)
+        after, machine_after = measure.usage(server.pid), measure.machine_time()
+        counts_after = server.counts(scenario.model)
     requests, rows, executions = (b - a for a, b in zip(counts, counts_after, strict=True))
     server_cpu = after.server_cpu - before.server_cpu
     worker_cpu = after.worker_cpu - before.worker_cpu
@@ -91,8 +87,51 @@ def _machine() -> dict[str, object]:
     }
 
 
+def _measure_all(fleet: Fleet, options: argparse.Namespace, order: random.Random) -> list[dict[str, Any]]:
+    """The rows of all rounds but the first."""
+    rows = []
+    for number in range(options.rounds + 1):
+        for name in (each for each in options.only if each != MEMORY):
+            scenario = SCENARIOS[name]
+            running = [server for each in scenario.servers if (server := fleet.server(each))]
+            for connections in options.connections or scenario.connections:
+                order.shuffle(running)
+                for server in running:
+                    row = _measure_one(fleet.tools, server, scenario, connections, options.seconds)
+                    where = f"round {number} {name} {connections:>3} {server.name:>8}"
+                    print(f"{where}: {row['throughput']:>9.0f}/s p50 {row['p50_us']:>7.0f} us", file=sys.stderr)
+                    if number:
+                        rows.append({"scenario": name, "connections": connections, "server": server.name, **row})
+    for server in fleet.running.values():
+        check_answers(server)
+    return rows
+
+
+def _memory(fleet: Fleet, order: random.Random) -> list[dict[str, Any]]:
+    """What fresh servers hold, one after the other."""
+    names, rows = ["naiad", "triton"], []
+    order.shuffle(names)
+    for name in names:
+        print(f"memory of {name}", file=sys.stderr)
+        with fleet.start(name) as server:
+            check_answers(server)
+            rows.append(memory.idle(server))
+    return sorted(rows, key=lambda row: row["server"])
+
+
+def _soak(fleet: Fleet, seconds: float) -> list[dict[str, Any]]:
+    """What fresh servers hold through a long load, one after the other."""
+    rows = []
+    for name in ("naiad", "triton"):
+        print(f"{seconds:g} s of mixed load on {name}", file=sys.stderr)
+        with fleet.start(name) as server, tempfile.TemporaryDirectory() as scratch:
+            rows.append(memory.soak(fleet.tools, server, seconds, Path(scratch)))
+            check_answers(server)
+    return rows
+
+
 def main() -> int:
-    """Measures, writes `results/<date>.{json,md}` and prints the table."""
+    """Measures, writes `results/<date>-<commit>.{json,md}` and prints the table."""
     options = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped, too
     try:
@@ -102,39 +141,22 @@ def main() -> int:
         return 1
     seed = options.seed if options.seed is not None else random.randrange(1 << 30)
     order = random.Random(seed)
-    rounds: list[dict[str, object]] = []
-    lenet_input = json.loads(models.REQUEST.read_bytes())["inputs"][0]["name"]
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        root = Path(folder)
-        models.write_triton(root / "triton", lenet_input=lenet_input)
-        models.write_naiad(root / "naiad", lenet_input=lenet_input)
-        running = [
-            stack.enter_context(servers.triton(tools, root / "triton", root / "triton.log")),
-            stack.enter_context(servers.naiad(root / "naiad", root / "naiad.log")),
-        ]
-        costs = direct.cost(tools, models.LENET)
-        for server in running:
-            _check_answers(server)
-        for number in range(options.rounds + 1):
-            for scenario in options.scenarios.split(","):
-                for connections in map(int, options.connections.split(",")):
-                    order.shuffle(running)
-                    for server in running:
-                        row = _measure_one(tools, server, scenario, connections, options.seconds)
-                        where = f"round {number} {scenario} {connections:>3} {server.name:>6}"
-                        print(f"{where}: {row['throughput']:>9.0f}/s p50 {row['p50_us']:>7.0f} us", file=sys.stderr)
-                        if number:
-                            rounds.append(
-                                {"scenario": scenario, "connections": connections, "server": server.name, **row}
-                            )
-        for server in running:
-            _check_answers(server)
+    with tempfile.TemporaryDirectory() as folder:
+        with contextlib.ExitStack() as stack:
+            fleet = Fleet(tools, Path(folder), stack)
+            costs = direct.cost(tools, models.LENET) if "lenet" in options.only else {}
+            rows = _measure_all(fleet, options, order)
+        held = _memory(fleet, order) if MEMORY in options.only else []
+        soaked = _soak(fleet, options.soak) if options.soak else []
     result = {
         "date": datetime.date.today().isoformat(),
         "machine": _machine(),
         "options": {"rounds": options.rounds, "seconds": options.seconds, "seed": seed},
         "direct_call_seconds": costs,
-        "rows": rounds,
+        "rows": rows,
+        "memory": held,
+        "soak": soaked,
+        "left_out": list(fleet.left_out.values()),
     }
     text = report.render(result)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Starts and stops the two servers under test, each on free ports, and asks them for their own counts."""
+"""Starts and stops the servers under test, each on free ports, and asks them for their own counts."""
 
 from __future__ import annotations
 
@@ -7,33 +7,43 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benches.peers import CHECKOUT, Peers, triton_environment
 
+ACCESS_LOG = "--access-log"
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: its name in the table, its process and its HTTP address."""
+    """A running server: its name in the table, its process and its addresses."""
 
     name: str
     pid: int
     address: str
+    """`host:port` of HTTP."""
+    grpc: str
+    metrics: str | None
+    headers: dict[str, str] = field(default_factory=dict)
+    """What every HTTP request has to carry."""
 
     def get(self, path: str) -> Any:
         """The JSON body of a GET."""
-        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=10) as answer:
-            return json.load(answer)
+        return self._ask(path, None)
 
     def post(self, path: str, body: bytes) -> Any:
         """The JSON body of a POST."""
-        request = urllib.request.Request(f"http://{self.address}{path}", data=body)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        return self._ask(path, body)
+
+    def _ask(self, path: str, body: bytes | None) -> Any:
+        request = urllib.request.Request(f"http://{self.address}{path}", data=body, headers=self.headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
     def counts(self, model: str) -> tuple[int, int, int]:
@@ -49,25 +59,42 @@ class Server:
 
 
 @contextlib.contextmanager
-def naiad(repository: Path, log: Path) -> Iterator[Server]:
-    """`naiad serve` of this checkout."""
+def naiad(repository: Path, log: Path, *options: str, name: str = "naiad", key: str = "") -> Iterator[Server]:
+    """`naiad serve` of this checkout; with a key it asks everybody for it."""
     read_end, write_end = os.pipe()
-    command = [str(CHECKOUT / ".venv" / "bin" / "naiad"), "serve", "--model-repository", str(repository)]
+    passed = [write_end]
+    command = [sys.executable, "-m", "naiad", "serve", "--model-repository", str(repository)]
     command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-    command += ["--ready-fd", str(write_end), "--exit-on-error", "true"]
+    command += ["--ready-fd", str(write_end), "--exit-on-error", "true", *options]
+    if key:
+        key_end, given = os.pipe()
+        os.write(given, key.encode())
+        os.close(given)
+        passed.append(key_end)
+        command += ["--require-key", "true", "--bootstrap-key-fd", str(key_end)]
     with log.open("ab") as sink:
-        process = subprocess.Popen(command, pass_fds=[write_end], stderr=sink, stdout=sink)
-    os.close(write_end)
+        process = subprocess.Popen(command, cwd=CHECKOUT, pass_fds=passed, stderr=sink, stdout=sink)
+    for end in passed:
+        os.close(end)
     with os.fdopen(read_end) as ready:
         line = ready.readline()
     if not line:
         raise RuntimeError(f"naiad serve exited with {process.wait()} before it was ready; see {log}")
-    server = Server("naiad", process.pid, json.loads(line)["http"])
+    at = json.loads(line)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    server = Server(name, process.pid, at["http"], at["grpc"], at["metrics"], headers)
     try:
         _wait_ready(server, process, log)
         yield server
     finally:
         _stop(process)
+
+
+def has_access_log() -> bool:
+    """Whether this Naiad can write one."""
+    command = [sys.executable, "-m", "naiad", "serve", "--help"]
+    text = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
+    return f"{ACCESS_LOG} " in text
 
 
 @contextlib.contextmanager
@@ -81,7 +108,7 @@ def triton(peers: Peers, repository: Path, log: Path) -> Iterator[Server]:
     command += [f"--http-port={ports[0]}", f"--grpc-port={ports[1]}", f"--metrics-port={ports[2]}"]
     with log.open("ab") as sink:
         process = subprocess.Popen(command, env=triton_environment(peers), stderr=sink, stdout=sink)
-    server = Server("triton", process.pid, f"127.0.0.1:{ports[0]}")
+    server = Server("triton", process.pid, *(f"127.0.0.1:{port}" for port in ports), {})
     try:
         _wait_ready(server, process, log)
         yield server

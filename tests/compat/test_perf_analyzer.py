@@ -13,10 +13,12 @@ RUNS = {
     "http": ("--concurrency-range=2",),
     "http-json": ("--concurrency-range=2", *JSON),
     "http-rate": ("--request-rate-range=200",),
+    "http-json-rate": ("--request-rate-range=200", *JSON),
     "http-batch": ("--concurrency-range=1", "-b", "4"),
     "grpc": ("-i", "grpc", "--concurrency-range=2"),
     "grpc-rate": ("-i", "grpc", "--request-rate-range=200"),
     "grpc-stream": ("-i", "grpc", "--streaming", "--concurrency-range=2"),
+    "grpc-stream-rate": ("-i", "grpc", "--streaming", "--request-rate-range=200"),
 }
 
 
@@ -36,3 +38,17 @@ def test_a_report(wire, tmp_path, run):
         (row,) = csv.DictReader(lines)
     assert float(row["Inferences/Second"]) > 0
     assert float(row["Server Compute Infer"]) >= 0
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_report_with_the_servers_metrics(wire, tmp_path, protocol):
+    """It scrapes while it measures; the columns of GPUs are there, and empty where there is none."""
+    report = tmp_path / "report.csv"
+    address = wire.grpc if protocol == "grpc" else wire.address
+    scrape = ("--collect-metrics", "--verbose-csv", f"--metrics-url={wire.metrics}/metrics", "--metrics-interval=50")
+    printed = measure("m", address, report, "-i", protocol, *scrape)
+    assert "Server Prometheus Metrics:" in printed, printed
+    with report.open() as lines:
+        (row,) = csv.DictReader(lines)
+    assert float(row["Inferences/Second"]) > 0
+    assert {"Avg GPU Utilization", "Avg GPU Power Usage", "Max GPU Memory Usage", "Total GPU Memory"} <= set(row)

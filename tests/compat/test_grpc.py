@@ -160,6 +160,16 @@ def test_w43_parameters_are_typed(stub, client):
     )
 
 
+def test_w43_a_negative_priority_is_refused(stub):
+    for name in ("priority", "timeout"):
+        request = service_pb2.ModelInferRequest(model_name="fp32")
+        request.parameters[name].int64_param = -1
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(request)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert caught.value.details() == f"invalid value -1 for '{name}' parameter, expected >= 0."
+
+
 def test_w44_classification(client):
     array = np.array([[1, 5, 3]], np.float32)
     output = triton.InferRequestedOutput("OUTPUT0", class_count=2)

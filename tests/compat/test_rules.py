@@ -12,10 +12,7 @@ PAGE = ROOT / "docs" / "reference" / "protocol.md"
 # Rules without a test, with what they wait for; whoever tests one takes it out.
 LATER = {
     "E-sequence": "the sequence batcher",
-    "W46": "a test that pings a gRPC connection without end",
-    "W48": "restricted protocols over gRPC",
     "W50": "trace and log settings over gRPC",
-    "W55": "decoupled models on a gRPC stream",
     "W74": "client shared memory",
     "W75": "client shared memory",
     "W76": "client shared memory",

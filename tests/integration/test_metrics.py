@@ -8,9 +8,14 @@ import math
 import re
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
 from prometheus_client.parser import text_string_to_metric_families
+from tritonclient.utils import InferenceServerException
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 GPU = re.compile("nv_gpu_|nv_energy_")
@@ -70,6 +75,43 @@ def test_counters_equal_statistics(repository, start):
         assert one(seen, "naiad_unbatched_requests_total", **labels, reason=reason) == 3
 
 
+def test_a_grpc_request_counts_like_one_over_http(repository, start):
+    repository.identity("m")
+    server = start().wait_ready()
+
+    def raised(ask: Callable[[], object]) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        """By how much each sample about the model grew, but for those that depend on time."""
+        before, _, after = samples(server.scrape()), ask(), samples(server.scrape())
+        return {
+            (name, labels): value - before[name][labels]
+            for name, rows in after.items()
+            for labels, value in rows.items()
+            if "model" in dict(labels) and not name.endswith(TIMED) and value != before[name][labels]
+        }
+
+    tensor = triton.InferInput("INPUT0", [2, 16], "FP32")
+    tensor.set_data_from_numpy(np.zeros((2, 16), np.float32))
+    wrong = triton.InferInput("INPUT0", [1, 2], "FP32")
+    wrong.set_data_from_numpy(np.zeros((1, 2), np.float32))
+    bad = {"inputs": [{"name": "INPUT0", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}
+    with triton.InferenceServerClient(server.grpc) as client:
+
+        def refused() -> None:
+            with pytest.raises(InferenceServerException, match="unexpected shape"):
+                client.infer("m", [wrong])
+
+        assert server.infer("m", ROW).status == 200  # so that each series is there
+        over_http = raised(lambda: server.infer("m", ROW, ROW))
+        counted = {name: value for (name, _), value in over_http.items()}
+        assert counted["naiad_requests"] == counted["naiad_request_duration_seconds_count"] == 1
+        assert counted["nv_inference_count"] == 2
+        assert raised(lambda: client.infer("m", [tensor])) == over_http
+        at_the_door = raised(lambda: server.post("/v2/models/m/infer", bad))
+        assert at_the_door
+        assert raised(refused) == at_the_door
+
+
+TIMED = ("_us", "_secs", "_seconds_sum", "_seconds_bucket")
 REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 DURATIONS = {
     "request": "success",

@@ -50,10 +50,11 @@ def client(server):
 
 
 @pytest.fixture
-def answers(client) -> Answers:
+def answers(client) -> Iterator[Answers]:
     arrived: Answers = queue.Queue()
     client.start_stream(lambda result, error: arrived.put((result, error)))
-    return arrived
+    yield arrived
+    client.stop_stream(cancel_requests=True)
 
 
 def _tensor(name: str, values: list[int], dtype: type) -> triton.InferInput:
@@ -125,7 +126,6 @@ def test_w56_only_the_id_tells_whose_a_response_is(client, answers):
     assert [result.get_response().id for result in seen] == ["quick"] * 4
     assert [result.as_numpy("OUT").tolist() for result in seen[:3]] == [[3], [4], [5]]
     assert _is_final(seen[3])
-    client.stop_stream(cancel_requests=True)
 
 
 def test_an_error_in_the_middle_leaves_the_stream_open(client, answers):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from naiad.control.keys.schema import Key
-    from naiad.control.services.schema import Service
+    from naiad.control.services.schema import Access, Service
 
 SERVICE_HEADS = ("NAME", "STATE", "VERSION", "ACCESS", "URL")
 KEY_HEADS = ("NAME", "PREFIX", "STATUS", "SCOPES", "SERVICES", "EXPIRES")
@@ -30,7 +30,7 @@ def service_lines(service: Service) -> list[str]:
         f"version   {status.version}",
         f"model     {service.model.path}" + (f" (upload {service.model.upload})" if service.model.upload else ""),
         f"access    {service.auth.mode}",
-        f"url       {status.access.http if status.access else '-'}",
+        *_access(status.access),
     ]
     for kind, tensors in (("input", service.inputs), ("output", service.outputs)):
         lines += [f"{kind:<9} {tensor.name} {tensor.dtype} {tensor.dims}" for tensor in tensors]
@@ -38,6 +38,14 @@ def service_lines(service: Service) -> list[str]:
         lines += diagnosis_lines(service)
     lines += ["timeline", *_timeline(service)]
     return lines
+
+
+def _access(access: Access | None) -> list[str]:
+    if access is None:
+        return ["url       -"]
+    lines = [f"url       {access.http}"]
+    lines += [f"gRPC      {access.grpc}"] if access.grpc else []
+    return lines + ([f"metrics   {access.metrics}"] if access.metrics else [])
 
 
 def diagnosis_lines(service: Service) -> list[str]:

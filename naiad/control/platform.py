@@ -170,19 +170,15 @@ class Platform:
 
     def rooms(self) -> tuple[ServiceRoom, KeyRoom]:
         """What the routes of services and of keys work with."""
-        urls = Urls(server_port=self._server_port, advertise=self._options.advertise)
+        urls = Urls(server=self._runtime.running, advertise=self._options.advertise)
         services = ServiceRoom(
             store=self.services,
             sources=self._sources,
             logs=self._options.state.logs,
-            url=urls.service,
+            reach=urls.service,
             settle=self.settle,
         )
         return services, KeyRoom(store=self.keys, settle=self.settle)
-
-    def _server_port(self) -> int | None:
-        running = self._runtime.running()
-        return int(running.http.rpartition(":")[2]) if running else None
 
     def _wake(self) -> None:
         self._access_loop.wake()

@@ -78,6 +78,16 @@ def _shutting_down(server: Serve) -> bool:
     return any(record["message"] == "shutting down" for record in server.records())
 
 
+@pytest.mark.parametrize("value", ["abc", "-1", "1.5", " 2", "9" * 30])
+def test_a_wrong_hook_for_tests_stops_the_start(repository, monkeypatch, value):
+    repository.identity()
+    monkeypatch.setenv("TRITONSERVER_DELAY_SCHEDULER", value)
+    ended = run("--model-repository", str(repository.root), "--http-port=0", "--grpc-port=0", "--metrics-port=0")
+    assert ended.returncode != 0
+    expected = f"error: setting TRITONSERVER_DELAY_SCHEDULER: expected a number of requests, got '{value}'"
+    assert ended.stderr.splitlines() == [expected]
+
+
 def test_an_occupied_port_is_named(repository):
     repository.identity()
     with socket.create_server(("127.0.0.1", 0)) as taken:

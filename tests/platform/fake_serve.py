@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 import uuid
@@ -99,7 +100,11 @@ def main() -> None:
     server.daemon_threads = True
     threading.Thread(target=lambda: (os.read(int(given["lifeline-fd"]), 1), os._exit(0)), daemon=True).start()
     address = f"{server.server_address[0]}:{server.server_address[1]}"
-    document = {"http": address, "grpc": None, "metrics": None, "pid": os.getpid(), "boot_id": state.boot_id}
+    document = {"http": address, "pid": os.getpid(), "boot_id": state.boot_id}
+    idle = {}
+    for name in ("grpc", "metrics"):
+        idle[name] = socket.create_server((given["http-address"], int(given[f"{name}-port"])))
+        document[name] = f"{given['http-address']}:{idle[name].getsockname()[1]}"
     os.write(int(given["ready-fd"]), json.dumps(document).encode() + b"\n")
     os.close(int(given["ready-fd"]))
     server.serve_forever()

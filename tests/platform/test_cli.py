@@ -142,8 +142,15 @@ def test_ls_and_status(cli):
     assert "shown" in names
     table = cli.run("ls").stdout.splitlines()
     assert table[0].split() == ["NAME", "STATE", "VERSION", "ACCESS", "URL"]
-    assert cli.json("status", "shown")["status"]["state"] == "Ready"
-    assert "timeline" in cli.run("status", "shown").stdout
+    status = cli.json("status", "shown")["status"]
+    assert status["state"] == "Ready"
+    access, shown = status["access"], cli.run("status", "shown").stdout.splitlines()
+    assert "timeline" in shown
+    assert access["grpc"].startswith("127.0.0.1:") and access["metrics"].endswith("/metrics")
+    ports = {access[name].split(":")[-1].partition("/")[0] for name in ("http", "grpc", "metrics")}
+    assert len(ports - {"0"}) == 3
+    for line in (f"url       {access['http']}", f"gRPC      {access['grpc']}", f"metrics   {access['metrics']}"):
+        assert line in shown
 
 
 def test_logs(cli):

@@ -14,13 +14,25 @@ from naiad.control.services.store import ServiceStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """Where a caller finds a service."""
+
+    http: str
+    """Its v2 URL."""
+    grpc: str | None
+    """`host:port` of the server that runs it."""
+    metrics: str | None
+    """URL of that server's metrics."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRoom:
-    """The store, the files, the logs; `url` names a service to a caller, `settle` waits for the server to know."""
+    """The store, the files, the logs; `reach` tells a caller where a service is, `settle` has the server know it."""
 
     store: ServiceStore
     sources: Sources
     logs: Path
-    url: Callable[[Request, str], str | None]
+    reach: Callable[[Request, str], Reach | None]
     settle: Callable[[], bool]
 
 

@@ -10,7 +10,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from naiad.control.caller import Caller
 from naiad.control.problems import NoSuchResource
 from naiad.control.services.logs import follow, tail
-from naiad.control.services.room import Room
+from naiad.control.services.room import Reach, Room
 from naiad.control.services.schema import (
     Access,
     AuthField,
@@ -41,7 +41,7 @@ def create_service(
     key = None
     if creation.key is not None and creation.key_name is not None:
         key = CreatedKey(name=creation.key_name, key=creation.key.reveal())
-    document = _view(creation.row, room.url(request, creation.row.name)).model_dump()
+    document = _view(creation.row, room.reach(request, creation.row.name)).model_dump()
     return CreatedService.model_validate(document | {"key": key})
 
 
@@ -49,13 +49,13 @@ def create_service(
 def list_services(request: Request, room: Room) -> ServiceList:
     """All services, by name."""
     rows = room.store.list()
-    return ServiceList(items=[_view(row, room.url(request, row.name)) for row in rows])
+    return ServiceList(items=[_view(row, room.reach(request, row.name)) for row in rows])
 
 
 @router.get("/{name}")
 def read_service(name: str, request: Request, room: Room) -> Service:
     """One service with its status."""
-    return _view(room.store.get(name), room.url(request, name))
+    return _view(room.store.get(name), room.reach(request, name))
 
 
 @router.delete("/{name}", status_code=202)
@@ -63,7 +63,7 @@ def delete_service(name: str, request: Request, room: Room) -> Service:
     """Wants a service gone."""
     row = room.store.delete(name)
     room.settle()
-    return _view(row, room.url(request, name))
+    return _view(row, room.reach(request, name))
 
 
 @router.get("/{name}/logs", response_class=StreamingResponse)
@@ -97,10 +97,13 @@ def _existing(room: Room, name: str) -> ServiceRow | None:
         return None
 
 
-def _view(row: ServiceRow, url: str | None) -> Service:
+def _view(row: ServiceRow, reach: Reach | None) -> Service:
     auth = AuthField.model_validate(row.fields["auth"])
     headers = [] if auth.mode == "public" else ["Authorization: Bearer <key>", "X-API-Key: <key>"]
-    access = None if url is None else Access(http=url, infer=f"{url}/infer", headers=headers)
+    access = None
+    if reach is not None:
+        infer = f"{reach.http}/infer"
+        access = Access(http=reach.http, infer=infer, grpc=reach.grpc, metrics=reach.metrics, headers=headers)
     status = ServiceStatus.model_validate(
         {
             "state": row.state,

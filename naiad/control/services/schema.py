@@ -73,6 +73,10 @@ class Access(Document):
 
     http: str
     infer: str
+    grpc: str | None = None
+    """`host:port` for gRPC clients."""
+    metrics: str | None = None
+    """URL of the metrics of the server that runs the service; a key needs the scope `metrics`."""
     headers: list[str]
 
 

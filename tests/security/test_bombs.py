@@ -1,8 +1,9 @@
-"""B7: compressed bodies that open to far more than they are; refused early, and nothing is kept of them."""
+"""B6, B7: bodies that open, or add up, to far more than they are; refused early, and nothing is kept of them."""
 
 from __future__ import annotations
 
 import gzip
+import json
 import random
 import zlib
 
@@ -15,9 +16,10 @@ MIB = 1 << 20
 def bomb() -> bytes:
     """Ten megabytes that open to ten gigabytes."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    block = bytes(4 * MIB)
-    parts = [packer.compress(block) for _ in range(2560)]
-    return b"".join([*parts, packer.flush()])
+    head = packer.compress(b"") + packer.flush(zlib.Z_FULL_FLUSH)
+    # A piece says nothing of those before it, so that one can stand for all; nobody gets as far as the checksum.
+    piece = packer.compress(bytes(4 * MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return head + piece * 2560
 
 
 def _peak(server) -> int:
@@ -60,3 +62,14 @@ def test_b7_a_thousand_failures_keep_nothing(server):
     before = _memory(server, "VmRSS:")
     fail(500)
     assert _memory(server, "VmRSS:") - before < 16 * MIB
+
+
+@pytest.mark.parametrize("names", [["OUTPUT0"] * 100_000, [f"o{at}" for at in range(100_000)]], ids=["one", "many"])
+def test_b6_a_flood_of_outputs_is_refused(server, names):
+    tensor = {"name": "INPUT0", "shape": [1, 16], "datatype": "FP32", "data": [0.0] * 16}
+    body = json.dumps({"inputs": [tensor], "outputs": [{"name": name} for name in names]}).encode()
+    before = _memory(server, "VmRSS:")
+    answer = server.post("/v2/models/m/infer", body)
+    assert answer.status == 400
+    assert len(answer.body) < 1000
+    assert _memory(server, "VmRSS:") - before < 32 * MIB

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import random
 import socket
-from pathlib import Path
 
 import pytest
+
+from tests.support.process import resident
 
 ROW = [0.0] * 16
 LIMIT = 65_536
@@ -32,14 +33,9 @@ def server(module_repository, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def bounded(server):
     """Whatever a test sends, the server's memory stays where it was."""
-    before = _resident(server.pid)
+    before = resident(server.pid)
     yield
-    assert _resident(server.pid) - before < 32 * MIB
-
-
-def _resident(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+    assert resident(server.pid) - before < 32 * MIB
 
 
 def _exchange(server, request: bytes) -> bytes:

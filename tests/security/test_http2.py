@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 import pytest
 
 from tests.support import http2
 from tests.support.http2 import Connection, frame, request
+from tests.support.process import resident
 
 MIB = 1 << 20
 OK = b"\x88"
@@ -19,14 +19,9 @@ ENDED = http2.END_STREAM | http2.END_HEADERS
 @pytest.fixture(autouse=True)
 def bounded(server):
     """Whatever a test sends, the server's memory stays where it was."""
-    before = _resident(server.pid)
+    before = resident(server.pid)
     yield
-    assert _resident(server.pid) - before < 64 * MIB
-
-
-def _resident(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+    assert resident(server.pid) - before < 64 * MIB
 
 
 def test_a_request_by_prior_knowledge(server):

@@ -24,9 +24,9 @@ def server(module_repository, tmp_path_factory):
         assert running.infer("m", ROW).status == 200
 
 
-def _raw(server, *pieces: bytes, until: bytes | None = None) -> bytes:
+def _raw(server, *pieces: bytes, until: bytes | None = None, at: str | None = None) -> bytes:
     """Sends bytes as they are and reads to the end of the connection, or until `until` was seen."""
-    host, port = server.address.rsplit(":", 1)
+    host, port = (at or server.address).rsplit(":", 1)
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         try:
             for piece in pieces:
@@ -113,6 +113,21 @@ def test_expect_continue(server):
 )
 def test_b8_garbage(server, garbage):
     assert not _raw(server, garbage).startswith(b"HTTP/1.1 2")
+
+
+def test_b1_b8_b10_on_the_metrics_listener(server):
+    scrape = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"
+    for hostile in (
+        b"\0" * 100,
+        b"GET\r\n\r\n",
+        scrape + b"X-Big: " + b"a" * (1 << 20) + b"\r\n\r\n",
+        scrape + b"X: 1\r\n" * 200 + b"\r\n",
+        b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 70_000,
+        b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    ):
+        answer = _raw(server, hostile, until=b"\r\n\r\n", at=server.metrics)
+        assert not answer.startswith(b"HTTP/1.1 2"), (hostile[:60], answer[:80])
+    assert "nv_inference_count" in server.scrape()
 
 
 @pytest.mark.parametrize("value", ["abc", "-1", "99999", "9" * 30, "", "1.5", "0x10"])

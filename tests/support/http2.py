@@ -17,11 +17,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
-def block(*fields: tuple[str, str]) -> bytes:
+def block(*fields: tuple[str, str | bytes]) -> bytes:
     """A header block: each field a literal without indexing."""
 
-    def text(value: str) -> bytes:
-        size, prefix = len(value), b""
+    def text(value: str | bytes) -> bytes:
+        raw = value.encode() if isinstance(value, str) else value
+        size, prefix = len(raw), b""
         if size < 127:
             prefix = bytes([size])
         else:
@@ -31,12 +32,12 @@ def block(*fields: tuple[str, str]) -> bytes:
                 rest //= 128
             tail.append(rest)
             prefix = bytes(tail)
-        return prefix + value.encode()
+        return prefix + raw
 
     return b"".join(b"\0" + text(name) + text(value) for name, value in fields)
 
 
-def request(path: str = "/v2/health/live", method: str = "GET", *more: tuple[str, str]) -> bytes:
+def request(path: str = "/v2/health/live", method: str = "GET", *more: tuple[str, str | bytes]) -> bytes:
     """The header block of a request."""
     return block((":method", method), (":scheme", "http"), (":path", path), (":authority", "localhost"), *more)
 

@@ -95,6 +95,7 @@ TABLE: tuple[Option, ...] = (
     _option(_ACCESS, "keys-file", "path", None, "API keys made by 'naiad key create --keys-file'"),
     _option(_ACCESS, "require-key", "bool", False, "deny whatever comes without a key"),
     _option(_ACCESS, "bootstrap-key-fd", "int", None, "descriptor that holds an admin key"),
+    _option(_ACCESS, "allow-client-shm", "bool", False, "clients on this machine may pass tensors in shared memory"),
     _option(_LOG, "log-verbose", "int", 0, "0 = off"),
     _option(_LOG, "log-info", "bool", True, "write information"),
     _option(_LOG, "log-warning", "bool", True, "write warnings"),
@@ -137,7 +138,7 @@ METRICS_SWITCHES = ("counter_latencies", "histogram_latencies")
 ALIASES = {"model-store": "model-repository", "strict-model-config": "disable-auto-complete-config"}
 
 LATER = frozenset({
-    "allow-client-shm", "allow-sagemaker", "allow-vertex-ai", "backend-directory",
+    "allow-sagemaker", "allow-vertex-ai", "backend-directory",
     "model-namespacing",
     "rate-limit", "rate-limit-resource", "trace-config", "trace-file", "trace-level",
     "trace-rate", "trace-count", "trace-log-frequency",
@@ -202,6 +203,7 @@ class ServeOptions:
     keys_file: Path | None
     require_key: bool
     bootstrap_key_fd: int | None
+    allow_client_shm: bool
     log_verbose: int
     log_info: bool
     log_warning: bool

@@ -77,6 +77,7 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         },
         "max_input_size": options.http_max_input_size,
         "max_binary_size": options.http_max_binary_size,
+        "allow_client_shm": options.allow_client_shm,
         "require_key": options.require_key or options.keys_file is not None,
         "bootstrap_key": _bootstrap(options),
         "allow_file_override": options.allow_file_override,

@@ -19,13 +19,12 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException, shared_memory
 
+from tests.support.clients import CLIENTS, ROW, Client
 from tests.support.repository import Repository
-from tests.support.server import Serve, serve
+from tests.support.server import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "reference" / "client-methods.md"
-CLIENTS = ("http", "http.aio", "grpc", "grpc.aio")
-ROW = np.arange(4, dtype=np.float32).reshape(1, 4)
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +38,13 @@ def server(tmp_path_factory) -> Any:
         yield running.wait_ready()
 
 
-class Client:
-    """One stock client; what it answers is awaited where it has to be, and a message becomes a dictionary."""
-
-    def __init__(self, name: str, server: Serve) -> None:
-        self.name = name
-        self.module = importlib.import_module(f"tritonclient.{name}")
-        self.grpc = name.startswith("grpc")
-        self.stock = self.module.InferenceServerClient(server.grpc if self.grpc else server.address)
-
-    async def call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        function = getattr(self.stock, method)
-        if "as_json" in inspect.signature(function).parameters:
-            options["as_json"] = True
-        answer = function(*arguments, **options)
-        return await answer if inspect.isawaitable(answer) else answer
-
-    def input(self, array: np.ndarray = ROW) -> Any:
-        tensor = self.module.InferInput("INPUT0", list(array.shape), "FP32")
-        tensor.set_data_from_numpy(array)
-        return tensor
+@pytest.fixture(scope="module")
+def sharing(tmp_path_factory) -> Any:
+    folder = tmp_path_factory.mktemp("sharing")
+    repository = Repository(folder / "models")
+    repository.identity("m", dims="4")
+    with serve(repository.root, folder / "serve.log", "--allow-client-shm=true") as running:
+        yield running.wait_ready()
 
 
 @pytest.fixture(params=CLIENTS)
@@ -216,9 +202,10 @@ async def test_log_settings(client):
         assert (value.get("uint32_param", 0) if client.grpc else value) == level
 
 
-@pytest.mark.xfail(strict=True, reason="client shared memory is not built yet")
-async def test_system_shared_memory(client):
+@pytest.mark.parametrize("name", CLIENTS)
+async def test_system_shared_memory(name, sharing):
     """Data that travels in a region both ways."""
+    client = Client(name, sharing)
     size = ROW.nbytes
     region = shared_memory.create_shared_memory_region("both", f"/naiad-{client.name}", 2 * size)
     try:
@@ -239,6 +226,7 @@ async def test_system_shared_memory(client):
         await client.call("unregister_system_shared_memory")
     finally:
         shared_memory.destroy_shared_memory_region(region)
+        await client.call("close")
 
 
 async def test_shared_memory_that_is_off(client):

@@ -13,11 +13,6 @@ PAGE = ROOT / "docs" / "reference" / "protocol.md"
 LATER = {
     "E-sequence": "the sequence batcher",
     "W50": "trace and log settings over gRPC",
-    "W74": "client shared memory",
-    "W75": "client shared memory",
-    "W76": "client shared memory",
-    "W77": "client shared memory",
-    "W78": "client shared memory",
 }
 
 # `W37` in prose, `w37` in the name of a test.

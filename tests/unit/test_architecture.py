@@ -89,7 +89,7 @@ HTTP_ALONE = {
     "progress",
 }  # fmt: skip
 GRPC_ALONE = {"gen", "message", "messages", "reflection", "stream"}
-LATER_OVER_GRPC = {"logging", "shared_memory", "trace"}
+LATER_OVER_GRPC = {"logging", "trace"}
 
 
 def test_both_frontends_have_the_same_rooms() -> None:

@@ -84,16 +84,26 @@ impl Admission {
         if self.refusing.load(Ordering::SeqCst) {
             return Err(InferError::Exiting);
         }
-        let bytes = request.inputs.iter().map(|input| input.data.len() as u64).sum();
+        let held: u64 = request.inputs.iter().map(|input| input.data.len() as u64).sum();
+        let bytes = held.saturating_sub(request.reserved);
         if !self.budget.take(bytes) {
-            return Err(InferError::Unavailable(format!(
-                "request of {bytes} bytes exceeds the byte budget for queued and running requests: {} of {} bytes in use",
-                self.budget.used(),
-                self.budget.limit()
-            )));
+            return Err(self.over(bytes));
         }
         permit.bytes = bytes;
         Ok(permit)
+    }
+
+    /// Takes the bytes of an input before it is read; the request counts them as reserved.
+    pub fn reserve(&self, bytes: u64) -> Result<Reservation, InferError> {
+        self.budget.reserve(bytes).ok_or_else(|| self.over(bytes))
+    }
+
+    fn over(&self, bytes: u64) -> InferError {
+        InferError::Unavailable(format!(
+            "request of {bytes} bytes exceeds the byte budget for queued and running requests: {} of {} bytes in use",
+            self.budget.used(),
+            self.budget.limit()
+        ))
     }
 
     /// New requests get `Server exiting` from now on.

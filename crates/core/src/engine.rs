@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::admission::{Admission, Budget};
+use crate::admission::{Admission, Budget, Reservation};
 use crate::cache::{Cache, Lookup};
 use crate::error::InferError;
 use crate::instance::{Workers, WorkersOptions};
@@ -189,6 +189,11 @@ impl Engine {
     pub fn request_bytes(&self) -> (u64, u64) {
         let budget = self.admission.budget();
         (budget.used(), budget.limit())
+    }
+
+    /// Takes the bytes of an input that is read before its request comes; they return when the reservation is dropped.
+    pub fn reserve(&self, bytes: u64) -> Result<Reservation, InferError> {
+        self.admission.reserve(bytes)
     }
 
     /// New requests get `Server exiting` from now on. Needs no runtime context.

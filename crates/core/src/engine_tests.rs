@@ -74,6 +74,7 @@ pub(super) fn request(values: &[i32]) -> InferRequest {
         priority: 0,
         inputs: vec![InputTensor { name: "x".into(), datatype: DataType::Int32, shape, data }],
         outputs: Vec::new(),
+        reserved: 0,
     }
 }
 

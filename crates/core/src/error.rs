@@ -97,6 +97,12 @@ pub enum InferError {
         /// The text after the prefix.
         text: String,
     },
+    /// Something other than a model is not there; says what.
+    #[error("{0}")]
+    NotFound(String),
+    /// The name is taken; says which.
+    #[error("{0}")]
+    AlreadyExists(String),
     /// The model's queue is full.
     #[error("[request id: {id}] Exceeds maximum queue size")]
     QueueFull {
@@ -173,7 +179,10 @@ impl InferError {
     /// The code of this failure.
     pub fn code(&self) -> Code {
         match self {
-            Self::ModelNotFound { .. } | Self::VersionNotFound { .. } | Self::NoVersion { .. } => Code::NotFound,
+            Self::ModelNotFound { .. } | Self::VersionNotFound { .. } | Self::NoVersion { .. } | Self::NotFound(_) => {
+                Code::NotFound
+            }
+            Self::AlreadyExists(_) => Code::AlreadyExists,
             Self::InvalidArgument(_) | Self::InvalidRequest { .. } => Code::InvalidArg,
             Self::VersionNotReady { .. }
             | Self::QueueFull { .. }

@@ -72,6 +72,7 @@ mod tests {
             priority: 0,
             inputs: Vec::new(),
             outputs: Vec::new(),
+            reserved: 0,
         };
         let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
         Forward::new(pattern).unwrap().apply(&mut request, headers).map_err(|error| error.to_string())?;

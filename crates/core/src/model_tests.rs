@@ -68,6 +68,7 @@ fn request(inputs: Vec<InputTensor>, outputs: &[&str]) -> InferRequest {
         priority: 0,
         inputs,
         outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
+        reserved: 0,
     }
 }
 

@@ -41,6 +41,9 @@ pub struct CoreOptions {
     /// Whether a load request without a key may carry `file:` content.
     #[serde(default)]
     pub allow_file_override: bool,
+    /// Whether clients may register regions of shared memory (W73).
+    #[serde(default)]
+    pub allow_client_shm: bool,
     /// Who may load and unload.
     pub model_control: ModelControl,
     /// Threads that move bytes.

@@ -60,6 +60,8 @@ pub struct InferRequest {
     pub inputs: Vec<InputTensor>,
     /// Names of the requested outputs; empty = all (W22).
     pub outputs: Vec<String>,
+    /// Bytes of inputs that were taken from the budget before they were read.
+    pub reserved: u64,
 }
 
 /// One output tensor, bytes as in [`InputTensor`].

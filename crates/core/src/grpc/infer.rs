@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use hyper::HeaderMap;
-use tokio::task::block_in_place;
 
 use super::body::ResponseBody;
-use super::codec::{self, ResponseForm};
+use super::codec::{self, Encoded, ResponseForm};
 use super::compression;
 use super::error::GrpcError;
 use super::messages::inference::ModelInferRequest;
@@ -14,14 +13,13 @@ use super::{Answer, Call, Frontend, credentials, note, version};
 use crate::access_log::Line;
 use crate::auth::Scope;
 use crate::error::InferError;
+use crate::heavy::beside;
 use crate::operations::Named;
 use crate::operations::names::{is_name, refusal};
-use crate::request::InferRequest;
+use crate::request::{InferRequest, InferResponse};
 use crate::request_id;
+use crate::shared_memory::Outlets;
 use crate::statistics::Visit;
-
-/// Typed contents of this size take long enough to pack that other calls get another thread meanwhile.
-const HEAVY: usize = 1 << 20;
 
 /// `ModelInfer` (W39 to W47)
 pub async fn infer(call: &mut Call) -> Answer {
@@ -38,7 +36,8 @@ pub async fn infer(call: &mut Call) -> Answer {
     if let Some(line) = &call.line {
         line.answered(&answer);
     }
-    let encoded = codec::encode(&answer, &asked.name, &asked.form, None).map_err(|error| asked.refuse(error))?;
+    let timing = answer.timing;
+    let encoded = asked.encode(answer, None)?;
     let pieces = encoded.finish(false).ok_or_else(too_long)?;
     let level = call.shared().options.grpc_connections.compression;
     let coding = compression::of_answer(&call.headers, level);
@@ -47,7 +46,7 @@ pub async fn infer(call: &mut Call) -> Answer {
         Some(coding) => compression::close(coding, pieces),
     });
     body.encoding = coding.map(|(encoding, _)| encoding);
-    body.timing = Some(answer.timing);
+    body.timing = Some(timing);
     Ok(body)
 }
 
@@ -63,6 +62,7 @@ pub(super) struct Asked {
     version: Option<u64>,
     target: Arc<str>,
     pub(super) form: ResponseForm,
+    outlets: Outlets,
     /// Whether the model gives any number of responses.
     pub(super) decoupled: bool,
     _visit: Visit,
@@ -72,6 +72,12 @@ impl Asked {
     /// What the client reads of a failure: its own name, not the model's.
     pub(super) fn refuse(&self, error: InferError) -> GrpcError {
         Named { name: &self.name, version: self.version }.refuse(error, &self.target).into()
+    }
+
+    /// A response as the client wants it; `finality` is the stream's flag.
+    pub(super) fn encode(&self, mut response: InferResponse, finality: Option<bool>) -> Result<Encoded, GrpcError> {
+        self.outlets.fill(&mut response).map_err(|error| self.refuse(error))?;
+        codec::encode(&response, &self.name, &self.form, finality).map_err(|error| self.refuse(error))
     }
 }
 
@@ -100,8 +106,7 @@ pub(super) fn prepare(
     let visit = Visit::begin(&model.statistics, &caller);
     let typed: usize =
         message.inputs.iter().filter_map(|input| input.contents.as_ref()).map(prost::Message::encoded_len).sum();
-    let decode = || codec::decode(&model.spec, Arc::clone(&target), version, message);
-    let decoded = if typed > HEAVY { block_in_place(decode) } else { decode() };
+    let decoded = beside(typed, || codec::decode(&model.spec, Arc::clone(&target), version, message));
     let (mut request, form) = decoded.map_err(refuse)?;
     request_id::complete(&mut request, headers);
     if let Some(line) = line {
@@ -111,9 +116,8 @@ pub(super) fn prepare(
         let values = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         front.rules.forward.apply(&mut request, values).map_err(refuse)?;
     }
+    let outlets = shared.regions.lend(&form.windows, &mut request, &shared.engine).map_err(refuse)?;
     let decoupled = model.spec.decoupled;
-    Ok((
-        request,
-        Asked { version, target: Arc::clone(&target), form, decoupled, name: Arc::clone(&name), _visit: visit },
-    ))
+    let (target, name) = (Arc::clone(&target), Arc::clone(&name));
+    Ok((request, Asked { version, target, form, outlets, decoupled, name, _visit: visit }))
 }

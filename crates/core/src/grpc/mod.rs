@@ -14,6 +14,7 @@ mod infer;
 mod metadata;
 mod reflection;
 mod repository;
+mod shared_memory;
 mod statistics;
 mod stream;
 
@@ -264,9 +265,12 @@ async fn handle(mut owned: Call) -> Answer {
         Handler::Index => repository::index(call).await,
         Handler::Load => repository::load(call).await,
         Handler::Unload => repository::unload(call).await,
+        Handler::RegionStatus => shared_memory::status(call).await,
+        Handler::RegisterRegion => shared_memory::register(call).await,
+        Handler::UnregisterRegion => shared_memory::unregister(call).await,
         Handler::NoRegions => {
             call.caller()?;
-            Ok(reply(&inference::SystemSharedMemoryStatusResponse::default()))
+            Ok(reply(&inference::CudaSharedMemoryStatusResponse::default()))
         }
         Handler::NotOffered(text) => {
             call.caller()?;

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::auth::Scope;
 use crate::auth::restricted::Category;
+use crate::shared_memory::DISABLED;
 
 /// Who answers a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,12 @@ pub enum Handler {
     Unload,
     /// `reflection`
     Reflect,
+    /// `shared_memory`
+    RegionStatus,
+    /// `shared_memory`
+    RegisterRegion,
+    /// `shared_memory`
+    UnregisterRegion,
     /// Nobody: no regions.
     NoRegions,
     /// Nobody yet: the text that says so.
@@ -67,8 +74,7 @@ const fn route(pattern: &'static str, scope: Scope, category: Category, handler:
 const TRACE: Handler = Handler::NotOffered("trace settings are not offered yet");
 const LOGGING: Handler = Handler::NotOffered("log settings are start-up options; changing them is not offered yet");
 /// W73.
-const SHARED_MEMORY: Handler =
-    Handler::NotOffered("Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable.");
+const CUDA: Handler = Handler::NotOffered(DISABLED);
 
 /// Every method, the frequent ones first.
 pub static ROUTES: &[Route] = {
@@ -96,19 +102,19 @@ pub static ROUTES: &[Route] = {
             "/inference.GRPCInferenceService/SystemSharedMemoryStatus",
             AnyKey,
             Category::SharedMemory,
-            Handler::NoRegions,
+            Handler::RegionStatus,
         ),
         route(
             "/inference.GRPCInferenceService/SystemSharedMemoryRegister",
             AnyKey,
             Category::SharedMemory,
-            SHARED_MEMORY,
+            Handler::RegisterRegion,
         ),
         route(
             "/inference.GRPCInferenceService/SystemSharedMemoryUnregister",
             AnyKey,
             Category::SharedMemory,
-            SHARED_MEMORY,
+            Handler::UnregisterRegion,
         ),
         route(
             "/inference.GRPCInferenceService/CudaSharedMemoryStatus",
@@ -116,18 +122,8 @@ pub static ROUTES: &[Route] = {
             Category::SharedMemory,
             Handler::NoRegions,
         ),
-        route(
-            "/inference.GRPCInferenceService/CudaSharedMemoryRegister",
-            AnyKey,
-            Category::SharedMemory,
-            SHARED_MEMORY,
-        ),
-        route(
-            "/inference.GRPCInferenceService/CudaSharedMemoryUnregister",
-            AnyKey,
-            Category::SharedMemory,
-            SHARED_MEMORY,
-        ),
+        route("/inference.GRPCInferenceService/CudaSharedMemoryRegister", AnyKey, Category::SharedMemory, CUDA),
+        route("/inference.GRPCInferenceService/CudaSharedMemoryUnregister", AnyKey, Category::SharedMemory, CUDA),
         route("/inference.GRPCInferenceService/TraceSetting", Manage, Category::Trace, TRACE),
         route("/inference.GRPCInferenceService/LogSettings", Manage, Category::Logging, LOGGING),
         route("/grpc.health.v1.Health/Check", Public, Category::Health, Handler::Check),

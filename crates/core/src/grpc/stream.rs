@@ -11,7 +11,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{Part, Pieces, ResponseBody, frame};
-use super::codec;
 use super::compression;
 use super::error::{GrpcError, Status, ok};
 use super::infer::{Asked, prepare, too_long};
@@ -213,7 +212,7 @@ async fn answer(
     while let Some(Reply { outcome, last }) = responses.next().await {
         come(&mut turn).await;
         match outcome {
-            Ok(Some(response)) => stream.respond(&response, &asked, last, &told).await?,
+            Ok(Some(response)) => stream.respond(response, &asked, last, &told).await?,
             Ok(None) if asked.form.empty_final => {
                 let end = ModelStreamInferResponse {
                     infer_response: Some(finality(told.identity.clone(), true)),
@@ -248,12 +247,12 @@ fn finality(mut response: ModelInferResponse, last: bool) -> ModelInferResponse 
 
 impl Stream {
     /// Sends a response.
-    async fn respond(&self, response: &InferResponse, asked: &Asked, last: bool, told: &Told) -> Result<(), GrpcError> {
+    async fn respond(&self, response: InferResponse, asked: &Asked, last: bool, told: &Told) -> Result<(), GrpcError> {
         if let Some(line) = &told.line {
-            line.answered(response);
+            line.answered(&response);
         }
-        let encoded =
-            codec::encode(response, &asked.name, &asked.form, Some(last)).map_err(|error| asked.refuse(error));
+        let (version, id) = (response.version, response.id.clone());
+        let encoded = asked.encode(response, Some(last));
         let pieces = encoded.and_then(|encoded| encoded.finish(true).ok_or_else(too_long));
         match pieces {
             Ok(pieces) => {
@@ -267,8 +266,8 @@ impl Stream {
             Err(error) => {
                 let identity = ModelInferResponse {
                     model_name: asked.name.to_string(),
-                    model_version: response.version.to_string(),
-                    id: response.id.clone(),
+                    model_version: version.to_string(),
+                    id,
                     ..ModelInferResponse::default()
                 };
                 self.fail(error, finality(identity, last), told).await

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use hyper::Response;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use tokio::task::block_in_place;
 
 use super::body::ResponseBody;
 use super::codec::{self, DecodeOptions, Target};
@@ -15,14 +14,12 @@ use super::error::HttpError;
 use super::limits::Part;
 use super::{Answer, Call};
 use crate::error::Code;
+use crate::heavy::beside;
 use crate::statistics::Visit;
 
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 const DECOUPLED: &str = "HTTP end point doesn't support models with decoupled transaction policy";
-
-/// JSON of this size takes long enough to parse or print that other requests get another thread meanwhile.
-const HEAVY: usize = 1 << 20;
 
 /// `POST /v2/models/{model}[/versions/{version}]/infer` (W13 to W34)
 pub async fn infer(call: &mut Call) -> Answer {
@@ -48,18 +45,16 @@ pub async fn infer(call: &mut Call) -> Answer {
     let decoded = beside(json, || codec::decode(&model.spec, place, body, options));
     let (mut request, form) = decoded.map_err(|error| call.refuse(error, &target))?;
     call.complete(&mut request, deadline)?;
-    let answer = shared.engine.infer(request).await.map_err(|error| call.refuse(error, &target))?;
+    let outlets = shared.regions.lend(&form.windows, &mut request, &shared.engine);
+    let outlets = outlets.map_err(|error| call.refuse(error, &target))?;
+    let mut answer = shared.engine.infer(request).await.map_err(|error| call.refuse(error, &target))?;
+    outlets.fill(&mut answer).map_err(|error| call.refuse(error, &target))?;
     let size = answer.outputs.iter().map(|output| output.data.len()).sum();
     let encoded = beside(size, || codec::encode(&answer, call.model(), &form));
     let encoded = encoded.map_err(|error| call.refuse(error, &target))?;
     let mut response = respond(encoded, compression::of_answer(&call.headers));
     call.tell(&answer, &mut response);
     Ok(response)
-}
-
-/// Runs work that may take long without holding up the thread's other requests.
-pub fn beside<T>(size: usize, work: impl FnOnce() -> T) -> T {
-    if size > HEAVY { block_in_place(work) } else { work() }
 }
 
 /// W33, W36, W37: the JSON's length counts what is not compressed, the body's what is.

@@ -23,6 +23,7 @@ mod logging;
 mod metadata;
 mod metrics;
 mod repository;
+mod shared_memory;
 mod statistics;
 mod trace;
 
@@ -89,6 +90,8 @@ struct Entry {
     version: Option<u64>,
     /// Whether the path named a repository.
     in_repository: bool,
+    /// The region of shared memory that the path named.
+    region: Option<String>,
     caller: Caller,
 }
 
@@ -96,7 +99,7 @@ impl Entry {
     /// A browser's question, which carries no key and is told nothing but verbs.
     fn preflight(verbs: &'static str) -> Self {
         let handler = Handler::Preflight(verbs);
-        Self { handler, model: None, version: None, in_repository: false, caller: Caller::Anonymous }
+        Self { handler, model: None, version: None, in_repository: false, region: None, caller: Caller::Anonymous }
     }
 }
 
@@ -253,11 +256,13 @@ fn enter(front: &Frontend, parts: &Parts) -> Result<Entry, HttpError> {
     front.rules.restricted.check(matched.route.category, values).map_err(HttpError::restricted)?;
     let name = name.map_err(|bad| HttpError::bad_request(refusal(&bad)))?;
     let version = matched.version.map(version).transpose()?;
+    let region = matched.region.map(names::read_region).transpose().map_err(HttpError::bad_request)?;
     Ok(Entry {
         handler: matched.route.handler,
         model: name.map(Arc::from),
         version,
         in_repository: matched.repository.is_some(),
+        region,
         caller,
     })
 }
@@ -290,6 +295,9 @@ async fn handle(call: &mut Call) -> Answer {
         Handler::UpdateLogging => logging::update(call).await,
         Handler::Metrics => Ok(metrics::metrics(call)),
         Handler::Routes => Ok(admin::routes()),
+        Handler::RegionStatus => shared_memory::status(call),
+        Handler::RegisterRegion => shared_memory::register(call).await,
+        Handler::UnregisterRegion => shared_memory::unregister(call),
         Handler::NoRegions => Ok(error::json_text(Bytes::from_static(b"[]"))),
         Handler::Preflight(verbs) => cors::preflight(&call.headers, verbs),
         Handler::NotOffered(text) => Err(HttpError::of(Code::Unsupported, text)),

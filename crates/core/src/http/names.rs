@@ -13,6 +13,12 @@ pub fn read(segment: &str) -> Result<Cow<'_, str>, String> {
     }
 }
 
+/// The name of a region in a segment, which may be any text.
+pub fn read_region(segment: &str) -> Result<String, String> {
+    let name = decode(segment).ok_or_else(|| format!("invalid name of a shared memory region '{segment}'"))?;
+    Ok(name.into_owned())
+}
+
 fn decode(segment: &str) -> Option<Cow<'_, str>> {
     if !segment.contains('%') {
         return Some(Cow::Borrowed(segment));

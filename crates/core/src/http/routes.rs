@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::auth::Scope;
 use crate::auth::restricted::Category;
+use crate::shared_memory::DISABLED;
 
 /// Who answers a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,12 @@ pub enum Handler {
     Routes,
     /// `cors`, for a path whose verbs are these; no row has it.
     Preflight(&'static str),
+    /// `shared_memory`
+    RegionStatus,
+    /// `shared_memory`
+    RegisterRegion,
+    /// `shared_memory`
+    UnregisterRegion,
     /// Nobody: an empty list.
     NoRegions,
     /// Nobody yet: the text that says so.
@@ -124,14 +131,15 @@ const fn route(verb: Verb, pattern: &'static str, scope: Scope, category: Catego
 }
 
 /// W73.
-const SHARED_MEMORY: Handler =
-    Handler::NotOffered("Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable.");
+const CUDA: Handler = Handler::NotOffered(DISABLED);
 
 /// Every route; the first that matches counts, so fixed words stand before names.
 pub static ROUTES: &[Route] = {
     use Category::{Health, Inference, Logging, Metadata, ModelConfig, ModelRepository, SharedMemory, Trace};
     use Handler::{Config, Generate, GenerateStream, Index, Inspect, Live, Load, Model, ModelReady, NoRegions};
-    use Handler::{Ready, Routes, Server, SetAccess, Statistics, Unload};
+    use Handler::{
+        Ready, RegionStatus, RegisterRegion, Routes, Server, SetAccess, Statistics, Unload, UnregisterRegion,
+    };
     use Scope::{Admin, AnyKey, Manage, Public};
     use Verb::{Get, Post, Put};
     &[
@@ -172,14 +180,15 @@ pub static ROUTES: &[Route] = {
         route(Post, "/v2/trace/setting", Manage, Trace, Handler::UpdateTrace),
         route(Get, "/v2/logging", Manage, Logging, Handler::ReadLogging),
         route(Post, "/v2/logging", Manage, Logging, Handler::UpdateLogging),
-        route(Get, "/v2/systemsharedmemory/status", AnyKey, SharedMemory, NoRegions),
-        route(Post, "/v2/systemsharedmemory/unregister", AnyKey, SharedMemory, SHARED_MEMORY),
-        route(Post, "/v2/systemsharedmemory/region/{region}/register", AnyKey, SharedMemory, SHARED_MEMORY),
-        route(Post, "/v2/systemsharedmemory/region/{region}/unregister", AnyKey, SharedMemory, SHARED_MEMORY),
+        route(Get, "/v2/systemsharedmemory/status", AnyKey, SharedMemory, RegionStatus),
+        route(Get, "/v2/systemsharedmemory/region/{region}/status", AnyKey, SharedMemory, RegionStatus),
+        route(Post, "/v2/systemsharedmemory/unregister", AnyKey, SharedMemory, UnregisterRegion),
+        route(Post, "/v2/systemsharedmemory/region/{region}/register", AnyKey, SharedMemory, RegisterRegion),
+        route(Post, "/v2/systemsharedmemory/region/{region}/unregister", AnyKey, SharedMemory, UnregisterRegion),
         route(Get, "/v2/cudasharedmemory/status", AnyKey, SharedMemory, NoRegions),
-        route(Post, "/v2/cudasharedmemory/unregister", AnyKey, SharedMemory, SHARED_MEMORY),
-        route(Post, "/v2/cudasharedmemory/region/{region}/register", AnyKey, SharedMemory, SHARED_MEMORY),
-        route(Post, "/v2/cudasharedmemory/region/{region}/unregister", AnyKey, SharedMemory, SHARED_MEMORY),
+        route(Post, "/v2/cudasharedmemory/unregister", AnyKey, SharedMemory, CUDA),
+        route(Post, "/v2/cudasharedmemory/region/{region}/register", AnyKey, SharedMemory, CUDA),
+        route(Post, "/v2/cudasharedmemory/region/{region}/unregister", AnyKey, SharedMemory, CUDA),
     ]
 };
 
@@ -194,6 +203,8 @@ pub struct Matched<'a> {
     pub version: Option<&'a str>,
     /// `{repository}`
     pub repository: Option<&'a str>,
+    /// `{region}`
+    pub region: Option<&'a str>,
 }
 
 /// Why nothing matched.
@@ -224,7 +235,7 @@ pub fn find<'a>(listener: Listener, method: &Method, path: &'a str) -> Result<Ma
 }
 
 fn fit<'a>(route: &'static Route, path: &'a str) -> Option<Matched<'a>> {
-    let mut matched = Matched { route, model: None, version: None, repository: None };
+    let mut matched = Matched { route, model: None, version: None, repository: None, region: None };
     let mut words = route.pattern.split('/');
     for segment in path.split('/') {
         match words.next()? {
@@ -233,7 +244,7 @@ fn fit<'a>(route: &'static Route, path: &'a str) -> Option<Matched<'a>> {
                 matched.version = Some(segment);
             }
             "{repository}" if !segment.is_empty() => matched.repository = Some(segment),
-            "{region}" if !segment.is_empty() => {}
+            "{region}" if !segment.is_empty() => matched.region = Some(segment),
             word if word == segment => {}
             _ => return None,
         }

@@ -5,6 +5,7 @@ pub(crate) mod logging;
 pub(crate) mod metadata;
 pub(crate) mod names;
 pub(crate) mod repository;
+pub(crate) mod shared_memory;
 pub(crate) mod statistics;
 pub(crate) mod trace;
 

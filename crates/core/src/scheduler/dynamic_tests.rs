@@ -133,6 +133,7 @@ fn request(timeout_us: u64) -> InferRequest {
         priority: 0,
         inputs: Vec::new(),
         outputs: Vec::new(),
+        reserved: 0,
     }
 }
 

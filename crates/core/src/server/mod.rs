@@ -33,6 +33,7 @@ use crate::http::routes::Listener;
 use crate::log::{Log, Record};
 use crate::metrics::{Gpus, Machine};
 use crate::options::{CoreOptions, ListenerOptions, MetricsOptions, parse};
+use crate::shared_memory::Regions;
 use crate::spec::{IndexRow, ModelSpec};
 use crate::trace::TraceSettings;
 use commands::Commands;
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) machine: Machine,
     pub(crate) gpus: Gpus,
     pub(crate) trace: TraceSettings,
+    pub(crate) regions: Regions,
     pub(crate) commands: Commands,
     boot_id: String,
     ready: AtomicBool,
@@ -190,6 +192,7 @@ impl Server {
             machine: Machine::default(),
             gpus,
             trace: TraceSettings::default(),
+            regions: Regions::new(options.allow_client_shm, options.max_binary_size),
             commands: Commands::default(),
             boot_id: listener::boot_id()?,
             ready: AtomicBool::new(false),

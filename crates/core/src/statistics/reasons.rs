@@ -47,7 +47,9 @@ impl From<&InferError> for FailureReason {
             | InferError::Unavailable(_)
             | InferError::Unsupported(_)
             | InferError::Internal(_)
-            | InferError::SlowReader { .. } => Self::Other,
+            | InferError::SlowReader { .. }
+            | InferError::NotFound(_)
+            | InferError::AlreadyExists(_) => Self::Other,
         }
     }
 }

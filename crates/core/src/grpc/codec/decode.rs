@@ -1,5 +1,6 @@
 //! A request message into an [`InferRequest`]: tensors are slices of the message, or made of typed contents.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use crate::grpc::messages::inference::model_infer_request::{InferInputTensor, In
 use crate::grpc::messages::inference::{InferParameter, ModelInferRequest};
 use crate::model::unknown_datatype;
 use crate::request::{InferRequest, InputTensor, Parameter, Parameters};
+use crate::shared_memory::{Window, Windows};
 use crate::spec::ModelSpec;
 
 /// Inputs beyond the model's own that are read before the request is refused (B6).
@@ -27,6 +29,8 @@ pub struct ResponseForm {
     pub(super) batched: bool,
     /// W55: whether a final flag without data is to be sent.
     pub empty_final: bool,
+    /// What lies in regions.
+    pub windows: Windows,
 }
 
 /// Decodes a message for `model`, whose version the client named or not.
@@ -51,6 +55,7 @@ pub fn decode(
         priority: 0,
         inputs: Vec::with_capacity(message.inputs.len()),
         outputs: Vec::with_capacity(message.outputs.len()),
+        reserved: 0,
     };
     for (name, value) in message.parameters {
         parameter(&mut request, &mut form, name, value)?;
@@ -58,14 +63,23 @@ pub fn decode(
     let is_raw = !message.raw_input_contents.is_empty();
     let mut raw = message.raw_input_contents.into_iter();
     for input in message.inputs {
-        let data = if is_raw { raw.next() } else { None };
-        let tensor = tensor(model, &request.id, input, data)?;
+        let window = window(&input.name, &input.parameters)?;
+        let tensor = match &window {
+            Some(_) => elsewhere(model, &request.id, input)?,
+            None => tensor(model, &request.id, input, if is_raw { raw.next() } else { None })?,
+        };
+        form.windows.inputs.extend(window.map(|window| (request.inputs.len(), window)));
         request.inputs.push(tensor);
     }
     for output in message.outputs {
+        let window = window(&output.name, &output.parameters)?;
         if let Some(classes) = classification(model, &output)? {
+            if window.is_some() {
+                return refuse("output can't set both 'shared_memory_region' and 'classification'");
+            }
             form.classes.push((output.name.clone(), classes));
         }
+        form.windows.outputs.extend(window.map(|window| (output.name.clone(), window)));
         request.outputs.push(output.name);
     }
     Ok((request, form))
@@ -154,11 +168,8 @@ fn not_negative(name: &str, value: i64) -> Result<u64, InferError> {
 
 /// One input with its data: the next raw entry, or its contents (W41).
 fn tensor(model: &ModelSpec, id: &str, input: InferInputTensor, raw: Option<Bytes>) -> Result<InputTensor, InferError> {
-    let InferInputTensor { name, datatype, shape, parameters, contents } = input;
+    let InferInputTensor { name, datatype, shape, contents, .. } = input;
     let Some(datatype) = DataType::from_name(&datatype) else { return Err(unknown_datatype(model, id, &name)) };
-    if parameters.contains_key("shared_memory_region") {
-        return Err(shared_memory());
-    }
     let data = match (raw, contents) {
         (Some(_), Some(_)) => {
             return refuse(format!(
@@ -189,14 +200,44 @@ fn tensor(model: &ModelSpec, id: &str, input: InferInputTensor, raw: Option<Byte
     Ok(InputTensor { name, datatype, shape, data })
 }
 
+/// An input whose data lies in a region, without it.
+fn elsewhere(model: &ModelSpec, id: &str, input: InferInputTensor) -> Result<InputTensor, InferError> {
+    let InferInputTensor { name, datatype, shape, contents, .. } = input;
+    let Some(datatype) = DataType::from_name(&datatype) else { return Err(unknown_datatype(model, id, &name)) };
+    if contents.is_some() {
+        let model = &model.name;
+        return refuse(format!(
+            "unexpected 'content' provided when using shared memory for input tensor '{name}' for model '{model}'"
+        ));
+    }
+    Ok(InputTensor { name, datatype, shape, data: Bytes::new() })
+}
+
+/// W76: the part of a region that a tensor's parameters name.
+fn window(tensor: &str, parameters: &BTreeMap<String, InferParameter>) -> Result<Option<Window>, InferError> {
+    let Some(region) = parameters.get("shared_memory_region") else { return Ok(None) };
+    let wrong = |name: &str, expected: &str| {
+        let text = format!("invalid value type for '{name}' parameter for tensor '{tensor}', expected {expected}.");
+        InferError::InvalidArgument(text)
+    };
+    let number = |name: &str| match parameters.get(name).map(|value| &value.parameter_choice) {
+        None => Ok(None),
+        // What is negative lies in no region.
+        Some(Some(ParameterChoice::Int64Param(value))) => Ok(Some(u64::try_from(*value).unwrap_or(u64::MAX))),
+        Some(_) => Err(wrong(name, "int64_param")),
+    };
+    let Some(ParameterChoice::StringParam(region)) = &region.parameter_choice else {
+        return Err(wrong("shared_memory_region", "string_param"));
+    };
+    let (offset, byte_size) = (number("shared_memory_offset")?, number("shared_memory_byte_size")?);
+    Window::new(tensor, region.clone(), offset, byte_size).map(Some)
+}
+
 /// W44.
 fn classification(
     model: &ModelSpec,
     output: &InferRequestedOutputTensor,
 ) -> Result<Option<Classification>, InferError> {
-    if output.parameters.contains_key("shared_memory_region") {
-        return Err(shared_memory());
-    }
     let Some(value) = output.parameters.get("classification") else { return Ok(None) };
     match value.parameter_choice {
         Some(ParameterChoice::Int64Param(count @ 1..)) => {
@@ -207,11 +248,6 @@ fn classification(
         Some(ParameterChoice::Int64Param(_)) => refuse("invalid value for 'classification' parameter, expected >= 0"),
         _ => refuse("invalid value type for 'classification' parameter, expected int64_param"),
     }
-}
-
-fn shared_memory() -> InferError {
-    let text = "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable.";
-    InferError::Unsupported(text.to_owned())
 }
 
 #[cfg(test)]

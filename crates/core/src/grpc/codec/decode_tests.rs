@@ -161,3 +161,52 @@ fn unknown_datatypes_and_floods_of_inputs_are_refused() {
     let many = (0..=2 + SPARE_INPUTS).map(|_| input("I", "FP32", None)).collect();
     assert!(refusal(with_inputs(many, &[])).contains("but got more than 18 inputs"));
 }
+
+#[test]
+fn w76_windows_are_kept_for_whoever_knows_the_regions() {
+    let choice = |choice| InferParameter { parameter_choice: Some(choice) };
+    let string = |text: &str| choice(ParameterChoice::StringParam(text.to_owned()));
+    let number = |value| choice(ParameterChoice::Int64Param(value));
+    let given = |more: &[(&str, InferParameter)]| {
+        let all = [("shared_memory_region", string("r"))];
+        all.iter().chain(more).map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<BTreeMap<_, _>>()
+    };
+    let size = ("shared_memory_byte_size", number(8));
+    let asked = |parameters: BTreeMap<_, _>| {
+        let outputs = vec![InferRequestedOutputTensor { name: "O".to_owned(), parameters: parameters.clone() }];
+        let shared = InferInputTensor { parameters, ..input("I", "FP32", None) };
+        ModelInferRequest { outputs, ..with_inputs(vec![shared, input("J", "INT8", None)], &[b"ab"]) }
+    };
+    let (request, form) = read(asked(given(&[size.clone(), ("shared_memory_offset", number(4))]))).unwrap();
+    let window = Window { region: "r".to_owned(), offset: 4, byte_size: 8 };
+    assert_eq!(
+        (&form.windows.inputs, &form.windows.outputs),
+        (&vec![(0, window.clone())], &vec![("O".to_owned(), window)])
+    );
+    assert_eq!((&request.inputs[0].data[..], &request.inputs[1].data[..]), (&b""[..], &b"ab"[..]));
+    let (_, form) = read(asked(given(&[size.clone(), ("shared_memory_offset", number(-1))]))).unwrap();
+    assert_eq!(form.windows.inputs[0].1.offset, u64::MAX);
+    for (more, text) in [
+        (
+            vec![],
+            "'shared_memory_byte_size' must be specified along with 'shared_memory_region' parameter for tensor 'I'",
+        ),
+        (
+            vec![("shared_memory_byte_size", string("8"))],
+            "invalid value type for 'shared_memory_byte_size' parameter for tensor 'I', expected int64_param.",
+        ),
+        (
+            vec![("shared_memory_region", number(1)), size.clone()],
+            "invalid value type for 'shared_memory_region' parameter for tensor 'I', expected string_param.",
+        ),
+    ] {
+        assert_eq!(refusal(asked(given(&more))), text);
+    }
+    let mut both = asked(given(std::slice::from_ref(&size)));
+    both.outputs[0].parameters.insert("classification".to_owned(), number(1));
+    assert_eq!(refusal(both), "output can't set both 'shared_memory_region' and 'classification'");
+    let mut twice = asked(given(&[size]));
+    twice.inputs[0].contents = Some(ints(&[1]));
+    let text = "unexpected 'content' provided when using shared memory for input tensor 'I' for model 'm'";
+    assert_eq!(refusal(twice), text);
+}

@@ -87,7 +87,7 @@ fn a_stream_wraps_the_response() {
 #[test]
 fn w44_classes_are_bytes() {
     let classes = Classification { count: 1, labels: vec!["cat".to_owned(), "dog".to_owned()] };
-    let form = ResponseForm { classes: vec![("A".to_owned(), classes)], batched: true, empty_final: false };
+    let form = ResponseForm { classes: vec![("A".to_owned(), classes)], batched: true, ..ResponseForm::default() };
     let data = [1.0_f32, 2.0].iter().flat_map(|value| value.to_le_bytes()).collect();
     let bytes = sent(&response(vec![], vec![output("A", DataType::Fp32, &[1, 2], data)]), &form, None, false);
     let message = ModelInferResponse::decode(&bytes[..]).unwrap();

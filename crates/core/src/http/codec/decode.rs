@@ -7,10 +7,12 @@ use bytes::Bytes;
 use super::input::Inputs;
 use super::raw::raw;
 use super::reader::{Reader, Scalar};
+use super::window::WindowParts;
 use super::{Trouble, set_once, text, unsigned};
 use crate::classify::Classification;
 use crate::error::{InferError, shown_id};
 use crate::request::{InferRequest, Parameter, Parameters};
+use crate::shared_memory::Windows;
 use crate::spec::ModelSpec;
 
 /// Inputs beyond the model's own that are read before the request is refused (B6).
@@ -43,6 +45,8 @@ pub struct ResponseForm {
     pub(super) binary: bool,
     /// Whether the model batches; classification keeps the batch dimension.
     pub(super) batched: bool,
+    /// What lies in regions.
+    pub windows: Windows,
 }
 
 /// How the client wants one output.
@@ -51,6 +55,8 @@ pub(super) struct OutputForm {
     pub(super) name: String,
     pub(super) binary: bool,
     pub(super) classification: Option<Classification>,
+    /// Whether its data goes to a region (W77).
+    pub(super) shared: bool,
 }
 
 /// Decodes a body for `model`.
@@ -104,6 +110,7 @@ pub(super) fn empty(target: Target<'_>) -> InferRequest {
         priority: 0,
         inputs: Vec::new(),
         outputs: Vec::new(),
+        reserved: 0,
     }
 }
 
@@ -206,17 +213,18 @@ impl Decoder<'_> {
             let text = format!("expected {expected} inputs but got more than {got} inputs for model '{}'.", model.name);
             return Err(Trouble::request(text));
         }
-        let input = self.inputs.read(reader)?;
+        let (input, window) = self.inputs.read(reader)?;
         if inputs.iter().any(|other| other.name == input.name) {
             return Err(Trouble::request(format!("input '{}' already exists in request", input.name)));
         }
+        self.form.windows.inputs.extend(window.map(|window| (inputs.len(), window)));
         self.request.inputs.push(input);
         Ok(())
     }
 
     fn output(&mut self, reader: &mut Reader<'_>) -> Result<(), Trouble> {
         let model = self.inputs.model;
-        let (mut name, mut binary, mut classes, mut shared) = (None, false, None, false);
+        let (mut name, mut binary, mut classes, mut parts) = (None, false, None, WindowParts::default());
         if reader.peek() == b'{' {
             reader.object(|reader, field| match field {
                 "name" => set_once(&mut name, field, text(reader, field)?),
@@ -225,8 +233,7 @@ impl Decoder<'_> {
                     match field {
                         "binary_data" => binary = boolean(field, &value)?,
                         "classification" => classes = Some(class_count(&value)?),
-                        "shared_memory_region" => shared = true,
-                        _ => {}
+                        _ => parts.member(field, value)?,
                     }
                     Ok(())
                 }),
@@ -236,8 +243,10 @@ impl Decoder<'_> {
             reader.skip()?;
         }
         let name = name.ok_or_else(|| Trouble::missing("name"))?;
-        if shared {
-            return Err(Trouble::shared_memory());
+        if parts.is_set() && (binary || classes.is_some()) {
+            // W19.
+            let other = if classes.is_some() { "classification" } else { "binary_data" };
+            return Err(Trouble::text(format!("Output can't set both 'shared_memory_region' and '{other}'")));
         }
         // Both also bound the list: it cannot be longer than the model's own (B6).
         if self.form.outputs.iter().any(|other| other.name == name) {
@@ -248,7 +257,10 @@ impl Decoder<'_> {
         };
         let wanted = classes.filter(|count| *count > 0);
         let classification = wanted.map(|count| Classification { count, labels: output.labels.clone() });
-        self.form.outputs.push(OutputForm { name, binary, classification });
+        let window = parts.finish(&name)?;
+        let shared = window.is_some();
+        self.form.windows.outputs.extend(window.map(|window| (name.clone(), window)));
+        self.form.outputs.push(OutputForm { name, binary, classification, shared });
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::request::InputTensor;
+use crate::shared_memory::Window;
 
 const MAX: u64 = 1 << 20;
 
@@ -178,7 +179,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         r#"{"inputs":[{"name":"IN","shape":[2],"datatype":"FP32","parameters":{"shared_memory_region":"r"}}]}"#,
-        "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable.",
+        "'shared_memory_byte_size' must be specified along with 'shared_memory_region' parameter for tensor 'IN'",
     ),
     (
         r#"{"inputs":[{"name":"IN","shape":[2],"datatype":"FP32",$,$}]}"#,
@@ -278,7 +279,11 @@ fn w22_outputs_are_known_and_named_once() {
         ),
         (
             r#"[{"name":"OUT","parameters":{"shared_memory_region":"r"}}]"#,
-            "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable.",
+            "'shared_memory_byte_size' must be specified along with 'shared_memory_region' parameter for tensor 'OUT'",
+        ),
+        (
+            r#"[{"name":"OUT","parameters":{"classification":1,"shared_memory_region":"r"}}]"#,
+            "Output can't set both 'shared_memory_region' and 'classification'",
         ),
     ] {
         assert_eq!(refused(&format!(r#"{{{GOOD},"outputs":{outputs},"id":"q"}}"#)), text, "{outputs}");
@@ -292,6 +297,19 @@ fn w22_outputs_are_known_and_named_once() {
     assert_eq!(request.outputs, ["OUT"]);
     let classes = form.outputs[0].classification.as_ref().unwrap();
     assert_eq!((form.outputs[0].binary, classes.count, classes.labels.len()), (true, 3, 2));
+}
+
+#[test]
+fn w76_windows_are_kept_for_whoever_knows_the_regions() {
+    let there = r#""parameters":{"shared_memory_region":"r","shared_memory_byte_size":8}"#;
+    let body = format!(
+        r#"{{"inputs":[{{"name":"IN","shape":[2],"datatype":"FP32",{there}}}],"outputs":[{{"name":"OUT",{there}}}]}}"#
+    );
+    let (request, form) = json(&body).unwrap();
+    let window = Window { region: "r".to_owned(), offset: 0, byte_size: 8 };
+    assert!(request.inputs[0].data.is_empty() && form.outputs[0].shared);
+    assert_eq!(form.windows.inputs, [(0, window.clone())]);
+    assert_eq!(form.windows.outputs, [("OUT".to_owned(), window)]);
 }
 
 #[test]

@@ -65,7 +65,9 @@ pub fn encode(response: &InferResponse, shown_model: &str, form: &ResponseForm) 
             json.push(b',');
         }
         head(&mut json, &output);
-        if is_binary(form_of) {
+        if form_of.is_some_and(|form_of| form_of.shared) {
+            json.push(b'}');
+        } else if is_binary(form_of) {
             json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
             integer(&mut json, output.data.len() as u64);
             json.extend_from_slice(b"}}");

@@ -93,7 +93,7 @@ fn w26_strings_are_valid_json_whatever_the_bytes() {
 
 #[test]
 fn w32_w33_w34_binary_outputs_follow_the_json() {
-    let listed = |name: &str, binary| OutputForm { name: name.into(), binary, classification: None };
+    let listed = |name: &str, binary| OutputForm { name: name.into(), binary, classification: None, shared: false };
     let pair = || vec![output("A", DataType::Fp32, &[1], floats(&[1.0])), output("B", DataType::Uint8, &[2], [7, 8])];
     let whole = ResponseForm { binary: true, ..ResponseForm::default() };
     let encoded = encode(&response(pair()), "m", &whole).unwrap();
@@ -102,13 +102,22 @@ fn w32_w33_w34_binary_outputs_follow_the_json() {
     assert_eq!(encoded.json_length, Some(json.len()));
     assert_eq!(body, [json.as_bytes(), &[0, 0, 128, 63, 7, 8]].concat());
     // Where outputs are listed, only what they say counts.
-    let form = ResponseForm { outputs: vec![listed("A", false), listed("B", true)], binary: true, batched: false };
+    let outputs = vec![listed("A", false), listed("B", true)];
+    let form = ResponseForm { outputs, binary: true, ..ResponseForm::default() };
     let encoded = encode(&response(pair()), "m", &form).unwrap();
     let body = String::from_utf8(encoded.body.concat()).unwrap();
     assert!(body.contains("\"data\":[1.0]") && body.ends_with("}]}\u{7}\u{8}"), "{body}");
     // No binary byte: plain JSON.
     let empty = vec![output("A", DataType::Fp32, &[0], [])];
     assert!(text(empty, &whole).unwrap().ends_with("\"parameters\":{\"binary_data_size\":0}}]}"));
+}
+
+#[test]
+fn w77_an_output_in_a_region_is_name_datatype_and_shape() {
+    let shared = OutputForm { name: "A".into(), binary: false, classification: None, shared: true };
+    let form = ResponseForm { outputs: vec![shared], ..ResponseForm::default() };
+    let text = text(vec![output("A", DataType::Fp32, &[2], [])], &form).unwrap();
+    assert!(text.ends_with(r#""outputs":[{"name":"A","datatype":"FP32","shape":[2]}]}"#), "{text}");
 }
 
 #[test]
@@ -128,9 +137,10 @@ fn w44_classification_gives_the_top_values() {
             name: "A".into(),
             binary: false,
             classification: Some(Classification { count, labels: vec!["zero".into(), "one".into()] }),
+            shared: false,
         }],
-        binary: false,
         batched,
+        ..ResponseForm::default()
     };
     let rows = || output("A", DataType::Fp32, &[2, 3], floats(&[1.0, 3.0, 2.0, f32::NAN, -1.0, -2.0]));
     let got = text(vec![rows()], &form(2, true)).unwrap();

@@ -5,9 +5,11 @@ use naiad_tensor::DataType;
 
 use super::data;
 use super::reader::Reader;
+use super::window::WindowParts;
 use super::{Trouble, set_once, text, unsigned};
 use crate::model::{dims_text, element_count, unknown_datatype};
 use crate::request::InputTensor;
+use crate::shared_memory::Window;
 use crate::spec::ModelSpec;
 
 /// Dims that a shape may have (B6).
@@ -32,12 +34,12 @@ struct Partial<'a> {
     later: Option<Reader<'a>>,
     data: Option<Vec<u8>>,
     binary_size: Option<u64>,
-    shared_memory: bool,
+    window: WindowParts,
 }
 
 impl Inputs<'_> {
-    /// Reads the input that starts here.
-    pub(super) fn read(&mut self, reader: &mut Reader<'_>) -> Result<InputTensor, Trouble> {
+    /// Reads the input that starts here; one in a region has no data yet.
+    pub(super) fn read(&mut self, reader: &mut Reader<'_>) -> Result<(InputTensor, Option<Window>), Trouble> {
         let mut partial = Partial::default();
         if reader.peek() == b'{' {
             reader.object(|reader, member| partial.member(reader, member, self))?;
@@ -47,7 +49,7 @@ impl Inputs<'_> {
         self.finish(partial)
     }
 
-    fn finish(&mut self, mut partial: Partial<'_>) -> Result<InputTensor, Trouble> {
+    fn finish(&mut self, mut partial: Partial<'_>) -> Result<(InputTensor, Option<Window>), Trouble> {
         partial.check_sources()?;
         if let Some(mut later) = partial.later.take() {
             partial.data = Some(partial.read_data(&mut later, self)?);
@@ -62,7 +64,8 @@ impl Inputs<'_> {
             Some(data) => Bytes::from(data),
             None => self.take(&name, partial.binary_size.unwrap_or(0))?,
         };
-        Ok(InputTensor { name, datatype, shape, data })
+        let window = partial.window.finish(&name)?;
+        Ok((InputTensor { name, datatype, shape, data }, window))
     }
 
     /// The next `size` bytes of the binary tail, not copied (W27).
@@ -104,11 +107,7 @@ impl<'a> Partial<'a> {
             let value = reader.scalar()?;
             match name {
                 "binary_data_size" => set_once(&mut self.binary_size, name, unsigned(name, &value)?),
-                "shared_memory_region" => {
-                    self.shared_memory = true;
-                    Ok(())
-                }
-                _ => Ok(()),
+                _ => self.window.member(name, value),
             }
         })
     }
@@ -118,11 +117,10 @@ impl<'a> Partial<'a> {
         let sources = [
             ("'data'", self.data.is_some() || self.later.is_some()),
             ("'binary_data_size'", self.binary_size.is_some()),
-            ("'shared_memory_region'", self.shared_memory),
+            ("'shared_memory_region'", self.window.is_set()),
         ];
         let set: Vec<&str> = sources.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect();
         let but = match set[..] {
-            [_] if self.shared_memory => return Err(Trouble::shared_memory()),
             [_] => return Ok(()),
             [] => "no field is set".to_owned(),
             _ => format!("set {}", set.join(" ")),

@@ -9,6 +9,7 @@ mod input;
 mod numbers;
 mod raw;
 mod reader;
+mod window;
 
 pub use decode::{DecodeOptions, ResponseForm, Target, decode};
 pub use encode::{Encoded, encode};
@@ -56,11 +57,6 @@ impl Trouble {
 
     fn twice(member: &str) -> Self {
         Self::text(format!("Unable to parse '{member}': the object has more than one member '{member}'"))
-    }
-
-    fn shared_memory() -> Self {
-        let text = "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable.";
-        Self::Wrong(InferError::Unsupported(text.to_owned()))
     }
 }
 

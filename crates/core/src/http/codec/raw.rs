@@ -34,7 +34,7 @@ pub(super) fn raw(
     let (shape, data) = deduce(model, input, body)?;
     let mut request = empty(target);
     request.inputs.push(InputTensor { name: input.name.clone(), datatype: input.datatype, shape, data });
-    Ok((request, ResponseForm { binary: true, batched: model.max_batch_size > 0, outputs: Vec::new() }))
+    Ok((request, ResponseForm { binary: true, batched: model.max_batch_size > 0, ..ResponseForm::default() }))
 }
 
 /// The shape that a raw body of this size must have.

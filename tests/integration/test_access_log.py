@@ -32,6 +32,7 @@ def log(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(repository, start, log):
     repository.identity("m", extra='parameters { key: "execute_delay_ms" value: { string_value: "20" } }')
+    repository.identity("slow", extra='parameters { key: "execute_delay_ms" value: { string_value: "2000" } }')
     repository.identity("repeat")
     (repository.root / "repeat" / "config.pbtxt").write_text(
         'backend: "repeat"\nmodel_transaction_policy { decoupled: true }\n'
@@ -117,9 +118,11 @@ def test_failures_say_so(server: Serve, log: Path):
 def test_who_went_away_is_told_from_who_was_answered(server: Serve, log: Path):
     host, port = server.address.rsplit(":", 1)
     body = json.dumps({"id": "gone", "inputs": [tensor()]}).encode()
-    head = f"POST /v2/models/m/infer HTTP/1.1\r\nHost: {server.address}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /v2/models/slow/infer HTTP/1.1\r\nHost: {server.address}\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((host, int(port))) as raw:
         raw.sendall(head.encode() + body)
+        running = 'naiad_requests_in_flight{model="slow",version="1",service="slow"} 1'
+        server.until(lambda: running in server.scrape(), 10, "the request does not run")
     row = line(log, request_id="gone")
     assert (row["cancelled"], "status" in row, row["bytes_out"]) == (True, False, 0)
 

@@ -1,6 +1,7 @@
 //! Connections: accepted, watched for progress and age, ended when the server stops.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::sleep;
 
 use super::{Frontend, answer};
 use crate::http::limits::HEADER_BYTES;
@@ -59,11 +60,19 @@ fn builder(front: &Frontend) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// How long a connection may last, and what its calls get after that.
-fn age(front: &Frontend) -> (Option<Duration>, Option<Duration>) {
+/// When a connection takes no more calls, and when those that it has end with it; none = never.
+fn ages(front: &Frontend) -> (Option<Duration>, Option<Duration>) {
     let options = &front.shared.options.grpc_connections;
     let set = |millis: u64| (millis > 0).then(|| Duration::from_millis(millis));
-    (set(options.max_age_millis), set(options.max_age_grace_millis))
+    let (age, grace) = (set(options.max_age_millis), set(options.max_age_grace_millis));
+    (age, age.zip(grace).map(|(age, grace)| age + grace))
+}
+
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => sleep(time).await,
+        None => pending().await,
+    }
 }
 
 /// The listener as the client of one connection finds it.
@@ -91,7 +100,7 @@ where
     let progress = Arc::<Progress>::default();
     let watched = Watched::new(stream, Bytes::new(), Arc::clone(&progress));
     let front = &visited.front;
-    let (look, builder, (age, grace)) = (front.look, builder(front), age(front));
+    let (look, builder, (age, end)) = (front.look, builder(front), ages(front));
     let service = service_fn(|request| {
         // From the first call on only a client that takes nothing is too slow.
         progress.enter(BUSY);
@@ -101,7 +110,7 @@ where
     let mut connection = pin!(builder.serve_connection(watched, service));
     let mut stopped = pin!(told(&mut stop));
     let mut looks = Looks::every(look);
-    let began = Instant::now();
+    let (mut old, mut ended) = (pin!(after(age)), pin!(after(end)));
     let mut stopping = false;
     loop {
         tokio::select! {
@@ -112,19 +121,12 @@ where
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            lost = looks.next(&progress) => {
-                if lost {
-                    return;
-                }
-                let over = age.and_then(|age| began.elapsed().checked_sub(age));
-                if over.is_some() && !stopping {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                if over.zip(grace).is_some_and(|(over, grace)| over >= grace) {
-                    return;
-                }
+            () = &mut old, if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
             }
+            () = &mut ended => return,
+            lost = looks.next(&progress) => if lost { return },
         }
     }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import queue
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -137,6 +138,16 @@ def test_w74_a_registration_over_http_says_what_it_lacks(server):
     assert (answer.status, answer.error) == (400, "Shared memory register request has no 'byte_size' field")
     assert server.post(path, {"key": 5, "byte_size": 8}).status == 400
     assert server.post(path, b"{").status == 400
+
+
+async def test_cuda_regions_are_none(client):
+    """As of a Triton without GPUs; what forgets them all goes on."""
+    handle = base64.b64encode(bytes(64))
+    assert await refused(client, 400, "register_cuda_shared_memory", "r", handle, 0, 64) == (
+        "failed to register CUDA shared memory region: 'r', GPUs not supported"
+    )
+    await client.call("unregister_cuda_shared_memory", "r")
+    await client.call("unregister_cuda_shared_memory")
 
 
 async def test_w77_tensors_travel_in_regions_both_ways(client, memory):

@@ -36,7 +36,8 @@ def _environment() -> dict[str, str]:
 
 def measure(model: str, address: str, report: Path, *options: str) -> str:
     """Runs short windows without waiting for steady figures; returns what the program printed."""
-    command = [perf_analyzer(), "-m", model, "-u", address, "-f", report, "-p", "200", "-s", "999", "-r", "3", *options]
+    windows = ("-p", "200", "-s", "99999", "-r", "3")
+    command = [perf_analyzer(), "-m", model, "-u", address, "-f", report, *windows, *options]
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout

@@ -268,6 +268,8 @@ async fn handle(mut owned: Call) -> Answer {
         Handler::RegionStatus => shared_memory::status(call).await,
         Handler::RegisterRegion => shared_memory::register(call).await,
         Handler::UnregisterRegion => shared_memory::unregister(call).await,
+        Handler::RegisterCuda => shared_memory::register_cuda(call).await,
+        Handler::UnregisterCuda => shared_memory::unregister_cuda(call),
         Handler::NoRegions => {
             call.caller()?;
             Ok(reply(&inference::CudaSharedMemoryStatusResponse::default()))

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use crate::auth::Scope;
 use crate::auth::restricted::Category;
-use crate::shared_memory::DISABLED;
 
 /// Who answers a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +44,10 @@ pub enum Handler {
     RegisterRegion,
     /// `shared_memory`
     UnregisterRegion,
+    /// `shared_memory`
+    RegisterCuda,
+    /// `shared_memory`
+    UnregisterCuda,
     /// Nobody: no regions.
     NoRegions,
     /// Nobody yet: the text that says so.
@@ -73,8 +76,6 @@ const fn route(pattern: &'static str, scope: Scope, category: Category, handler:
 
 const TRACE: Handler = Handler::NotOffered("trace settings are not offered yet");
 const LOGGING: Handler = Handler::NotOffered("log settings are start-up options; changing them is not offered yet");
-/// W73.
-const CUDA: Handler = Handler::NotOffered(DISABLED);
 
 /// Every method, the frequent ones first.
 pub static ROUTES: &[Route] = {
@@ -122,8 +123,18 @@ pub static ROUTES: &[Route] = {
             Category::SharedMemory,
             Handler::NoRegions,
         ),
-        route("/inference.GRPCInferenceService/CudaSharedMemoryRegister", AnyKey, Category::SharedMemory, CUDA),
-        route("/inference.GRPCInferenceService/CudaSharedMemoryUnregister", AnyKey, Category::SharedMemory, CUDA),
+        route(
+            "/inference.GRPCInferenceService/CudaSharedMemoryRegister",
+            AnyKey,
+            Category::SharedMemory,
+            Handler::RegisterCuda,
+        ),
+        route(
+            "/inference.GRPCInferenceService/CudaSharedMemoryUnregister",
+            AnyKey,
+            Category::SharedMemory,
+            Handler::UnregisterCuda,
+        ),
         route("/inference.GRPCInferenceService/TraceSetting", Manage, Category::Trace, TRACE),
         route("/inference.GRPCInferenceService/LogSettings", Manage, Category::Logging, LOGGING),
         route("/grpc.health.v1.Health/Check", Public, Category::Health, Handler::Check),

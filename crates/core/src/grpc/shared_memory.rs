@@ -2,8 +2,9 @@
 
 use super::messages::inference::system_shared_memory_status_response::RegionStatus;
 use super::messages::inference::{
-    SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest,
-    SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse,
+    CudaSharedMemoryRegisterRequest, CudaSharedMemoryUnregisterResponse, SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
+    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse,
 };
 use super::{Answer, Call, reply};
 use crate::operations::shared_memory::{self, Row};
@@ -37,6 +38,20 @@ pub async fn unregister(call: &mut Call) -> Answer {
     let message: SystemSharedMemoryUnregisterRequest = call.read().await?;
     shared_memory::unregister(call.shared(), named(&message.name))?;
     Ok(reply(&SystemSharedMemoryUnregisterResponse {}))
+}
+
+/// `CudaSharedMemoryRegister`
+pub async fn register_cuda(call: &mut Call) -> Answer {
+    call.caller()?;
+    let message: CudaSharedMemoryRegisterRequest = call.read().await?;
+    Err(shared_memory::register_cuda(call.shared(), &message.name).into())
+}
+
+/// `CudaSharedMemoryUnregister`
+pub fn unregister_cuda(call: &Call) -> Answer {
+    call.caller()?;
+    shared_memory::unregister_cuda(call.shared())?;
+    Ok(reply(&CudaSharedMemoryUnregisterResponse {}))
 }
 
 /// No name means all.

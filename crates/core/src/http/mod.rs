@@ -48,7 +48,7 @@ use tokio::time::Instant;
 
 use crate::access_log::{self, Line, Status};
 use crate::auth::{Caller, Credentials};
-use crate::error::{Code, InferError};
+use crate::error::InferError;
 use crate::log::{Level, Record};
 use crate::operations::Named;
 use crate::operations::names::{refusal, version};
@@ -298,9 +298,10 @@ async fn handle(call: &mut Call) -> Answer {
         Handler::RegionStatus => shared_memory::status(call),
         Handler::RegisterRegion => shared_memory::register(call).await,
         Handler::UnregisterRegion => shared_memory::unregister(call),
+        Handler::RegisterCuda => shared_memory::register_cuda(call),
+        Handler::UnregisterCuda => shared_memory::unregister_cuda(call),
         Handler::NoRegions => Ok(error::json_text(Bytes::from_static(b"[]"))),
         Handler::Preflight(verbs) => cors::preflight(&call.headers, verbs),
-        Handler::NotOffered(text) => Err(HttpError::of(Code::Unsupported, text)),
     }
 }
 

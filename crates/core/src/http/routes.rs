@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use crate::auth::Scope;
 use crate::auth::restricted::Category;
-use crate::shared_memory::DISABLED;
 
 /// Who answers a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +59,12 @@ pub enum Handler {
     RegisterRegion,
     /// `shared_memory`
     UnregisterRegion,
+    /// `shared_memory`
+    RegisterCuda,
+    /// `shared_memory`
+    UnregisterCuda,
     /// Nobody: an empty list.
     NoRegions,
-    /// Nobody yet: the text that says so.
-    NotOffered(&'static str),
 }
 
 /// A listener that speaks HTTP.
@@ -130,15 +131,13 @@ const fn route(verb: Verb, pattern: &'static str, scope: Scope, category: Catego
     Route { pattern, verb, scope, listener: Listener::V2, category, handler }
 }
 
-/// W73.
-const CUDA: Handler = Handler::NotOffered(DISABLED);
-
 /// Every route; the first that matches counts, so fixed words stand before names.
 pub static ROUTES: &[Route] = {
     use Category::{Health, Inference, Logging, Metadata, ModelConfig, ModelRepository, SharedMemory, Trace};
     use Handler::{Config, Generate, GenerateStream, Index, Inspect, Live, Load, Model, ModelReady, NoRegions};
     use Handler::{
-        Ready, RegionStatus, RegisterRegion, Routes, Server, SetAccess, Statistics, Unload, UnregisterRegion,
+        Ready, RegionStatus, RegisterCuda, RegisterRegion, Routes, Server, SetAccess, Statistics, Unload,
+        UnregisterCuda, UnregisterRegion,
     };
     use Scope::{Admin, AnyKey, Manage, Public};
     use Verb::{Get, Post, Put};
@@ -186,9 +185,9 @@ pub static ROUTES: &[Route] = {
         route(Post, "/v2/systemsharedmemory/region/{region}/register", AnyKey, SharedMemory, RegisterRegion),
         route(Post, "/v2/systemsharedmemory/region/{region}/unregister", AnyKey, SharedMemory, UnregisterRegion),
         route(Get, "/v2/cudasharedmemory/status", AnyKey, SharedMemory, NoRegions),
-        route(Post, "/v2/cudasharedmemory/unregister", AnyKey, SharedMemory, CUDA),
-        route(Post, "/v2/cudasharedmemory/region/{region}/register", AnyKey, SharedMemory, CUDA),
-        route(Post, "/v2/cudasharedmemory/region/{region}/unregister", AnyKey, SharedMemory, CUDA),
+        route(Post, "/v2/cudasharedmemory/unregister", AnyKey, SharedMemory, UnregisterCuda),
+        route(Post, "/v2/cudasharedmemory/region/{region}/register", AnyKey, SharedMemory, RegisterCuda),
+        route(Post, "/v2/cudasharedmemory/region/{region}/unregister", AnyKey, SharedMemory, UnregisterCuda),
     ]
 };
 

@@ -29,6 +29,17 @@ pub fn unregister(call: &Call) -> Answer {
     Ok(empty())
 }
 
+/// `POST /v2/cudasharedmemory/region/{region}/register`
+pub fn register_cuda(call: &Call) -> Answer {
+    Err(shared_memory::register_cuda(&call.shared, call.entry.region.as_deref().unwrap_or_default()).into())
+}
+
+/// `POST /v2/cudasharedmemory[/region/{region}]/unregister`
+pub fn unregister_cuda(call: &Call) -> Answer {
+    shared_memory::unregister_cuda(&call.shared)?;
+    Ok(empty())
+}
+
 fn registration<'a>(name: &'a str, body: &'a Map<String, Value>) -> Result<Registration<'a>, HttpError> {
     let missing =
         |member: &str| HttpError::bad_request(format!("Shared memory register request has no '{member}' field"));

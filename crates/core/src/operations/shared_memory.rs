@@ -1,4 +1,4 @@
-//! The regions that clients register: their list, a new one, one or all of them less (W73 to W75, W78).
+//! The regions that clients register: their list, a new one, one or all of them less (W73 to W75, W78). CUDA's are none.
 
 use serde::Serialize;
 
@@ -47,4 +47,15 @@ pub(crate) fn unregister(shared: &Shared, name: Option<&str>) -> Result<(), Infe
     shared.regions.check_allowed()?;
     shared.regions.unregister(name);
     Ok(())
+}
+
+/// Refused as by a Triton without GPUs.
+pub(crate) fn register_cuda(shared: &Shared, name: &str) -> InferError {
+    let text = format!("failed to register CUDA shared memory region: '{name}', GPUs not supported");
+    shared.regions.check_allowed().err().unwrap_or(InferError::InvalidArgument(text))
+}
+
+/// Load tools forget the regions of both kinds.
+pub(crate) fn unregister_cuda(shared: &Shared) -> Result<(), InferError> {
+    shared.regions.check_allowed()
 }

@@ -168,17 +168,7 @@ async def test_load_with_a_configuration(client):
     await client.call("unload_model", "loadable", unload_dependents=True)
 
 
-async def not_over_grpc(client: Any, method: str) -> None:
-    """Ends the test where a method is refused over gRPC, as long as it is."""
-    if client.grpc:
-        with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
-            await client.call(method)
-        pytest.xfail("settings are not built over gRPC yet")
-
-
 async def test_trace_settings(client):
-    await not_over_grpc(client, "get_trace_settings")
-
     def setting(answer: Any, name: str) -> Any:
         return answer["settings"][name]["value"] if client.grpc else answer[name]
 
@@ -193,7 +183,6 @@ async def test_trace_settings(client):
 
 
 async def test_log_settings(client):
-    await not_over_grpc(client, "get_log_settings")
     answer = await client.call("get_log_settings")
     assert "log_verbose_level" in (answer["settings"] if client.grpc else answer)
     for level in (1, 0):

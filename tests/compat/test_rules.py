@@ -12,7 +12,6 @@ PAGE = ROOT / "docs" / "reference" / "protocol.md"
 # Rules without a test, with what they wait for; whoever tests one takes it out.
 LATER = {
     "E-sequence": "the sequence batcher",
-    "W50": "trace and log settings over gRPC",
 }
 
 # `W37` in prose, `w37` in the name of a test.

@@ -89,7 +89,6 @@ HTTP_ALONE = {
     "progress",
 }  # fmt: skip
 GRPC_ALONE = {"gen", "message", "messages", "reflection", "stream"}
-LATER_OVER_GRPC = {"logging", "trace"}
 
 
 def test_both_frontends_have_the_same_rooms() -> None:
@@ -98,6 +97,6 @@ def test_both_frontends_have_the_same_rooms() -> None:
         {path.stem for path in (core / frontend).iterdir() if not path.stem.endswith("tests")}
         for frontend in ("http", "grpc")
     )
-    assert grpc - GRPC_ALONE - LATER_OVER_GRPC == http - HTTP_ALONE - LATER_OVER_GRPC
+    assert grpc - GRPC_ALONE == http - HTTP_ALONE
     operations = {path.stem for path in (core / "operations").glob("*.rs")} - {"mod", "names"}
-    assert operations - LATER_OVER_GRPC <= grpc & http
+    assert operations <= grpc & http

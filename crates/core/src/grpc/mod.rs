@@ -11,12 +11,14 @@ mod compression;
 pub(crate) mod connection;
 mod health;
 mod infer;
+mod logging;
 mod metadata;
 mod reflection;
 mod repository;
 mod shared_memory;
 mod statistics;
 mod stream;
+mod trace;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -270,13 +272,11 @@ async fn handle(mut owned: Call) -> Answer {
         Handler::UnregisterRegion => shared_memory::unregister(call).await,
         Handler::RegisterCuda => shared_memory::register_cuda(call).await,
         Handler::UnregisterCuda => shared_memory::unregister_cuda(call),
+        Handler::Trace => trace::setting(call).await,
+        Handler::Logging => logging::settings(call).await,
         Handler::NoRegions => {
             call.caller()?;
             Ok(reply(&inference::CudaSharedMemoryStatusResponse::default()))
-        }
-        Handler::NotOffered(text) => {
-            call.caller()?;
-            Err(GrpcError::unimplemented(text))
         }
     }
 }

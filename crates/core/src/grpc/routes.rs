@@ -36,6 +36,10 @@ pub enum Handler {
     Load,
     /// `repository`
     Unload,
+    /// `trace`
+    Trace,
+    /// `logging`
+    Logging,
     /// `reflection`
     Reflect,
     /// `shared_memory`
@@ -50,8 +54,6 @@ pub enum Handler {
     UnregisterCuda,
     /// Nobody: no regions.
     NoRegions,
-    /// Nobody yet: the text that says so.
-    NotOffered(&'static str),
 }
 
 /// One row.
@@ -73,9 +75,6 @@ pub struct Route {
 const fn route(pattern: &'static str, scope: Scope, category: Category, handler: Handler) -> Route {
     Route { pattern, verb: "GRPC", scope, category, handler }
 }
-
-const TRACE: Handler = Handler::NotOffered("trace settings are not offered yet");
-const LOGGING: Handler = Handler::NotOffered("log settings are start-up options; changing them is not offered yet");
 
 /// Every method, the frequent ones first.
 pub static ROUTES: &[Route] = {
@@ -135,8 +134,8 @@ pub static ROUTES: &[Route] = {
             Category::SharedMemory,
             Handler::UnregisterCuda,
         ),
-        route("/inference.GRPCInferenceService/TraceSetting", Manage, Category::Trace, TRACE),
-        route("/inference.GRPCInferenceService/LogSettings", Manage, Category::Logging, LOGGING),
+        route("/inference.GRPCInferenceService/TraceSetting", Manage, Category::Trace, Handler::Trace),
+        route("/inference.GRPCInferenceService/LogSettings", Manage, Category::Logging, Handler::Logging),
         route("/grpc.health.v1.Health/Check", Public, Category::Health, Handler::Check),
         route("/grpc.health.v1.Health/Watch", Public, Category::Health, Handler::Watch),
         route(

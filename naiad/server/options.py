@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from naiad.errors import ConfigError, NaiadError
-from naiad.server import restricted
+from naiad.server import restricted, tracing
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+/?", re.ASCII)
 TRUE, FALSE = {"true", "1", "on", "yes"}, {"false", "0", "off", "no"}
@@ -42,7 +42,7 @@ def _option(group: str, name: str, kind: str, default: Any, text: str) -> Option
 
 
 _REPOSITORY, _HTTP, _GRPC, _ACCESS, _LOG, _RUN = "model repository", "HTTP", "gRPC", "access", "logging", "running"
-_METRICS = "metrics"
+_METRICS, _TRACE = "metrics", "tracing"
 
 TABLE: tuple[Option, ...] = (
     _option(_REPOSITORY, "model-repository", "paths", (), "folder of models; repeatable"),
@@ -112,6 +112,12 @@ TABLE: tuple[Option, ...] = (
     _option(_METRICS, "allow-gpu-metrics", "bool", True, "show NVIDIA GPUs, where there are any"),
     _option(_METRICS, "metrics-interval-ms", "int", 2000, "milliseconds that a reading of the machine is kept"),
     _option(_METRICS, "metrics-config", "list", (), "counter_latencies=, histogram_latencies=BOOL; repeatable"),
+    _option(_TRACE, "trace-config", "list", (), "level=, rate=, count=, mode=, triton,file=F, …; repeatable"),
+    _option(_TRACE, "trace-file", "path", None, "older spelling of --trace-config=triton,file=F"),
+    _option(_TRACE, "trace-level", "list", (), "older spelling of --trace-config=level=LEVEL; repeatable"),
+    _option(_TRACE, "trace-rate", "int", None, "older spelling of --trace-config=rate=N"),
+    _option(_TRACE, "trace-count", "int", None, "older spelling of --trace-config=count=N"),
+    _option(_TRACE, "trace-log-frequency", "int", None, "older spelling of --trace-config=triton,log-frequency=N"),
     _option(_RUN, "id", "text", "naiad", "name in the server metadata"),
     _option(_RUN, "exit-timeout-secs", "float", 30.0, "seconds that running requests get at the end"),
     _option(_RUN, "drain-delay", "float", 0.0, "seconds to serve on after not-ready"),
@@ -129,6 +135,8 @@ AT_LEAST_ONE = frozenset({
     "access-log-rate", "io-threads", "model-load-thread-count", "http-max-input-size", "http-max-binary-size",
     "grpc-keepalive-time", "grpc-keepalive-timeout",
 })  # fmt: skip
+ENDLESS = frozenset({"trace-count"})
+"""-1 = no end."""
 POSITIVE = frozenset({"repository-poll-secs", "model-load-timeout-secs"})
 MOST = {"int": 2**63 - 1, "float": 100_000_000}
 """Seconds: three years, for a clock that counts in nanoseconds overflows."""
@@ -140,8 +148,7 @@ ALIASES = {"model-store": "model-repository", "strict-model-config": "disable-au
 LATER = frozenset({
     "allow-sagemaker", "allow-vertex-ai", "backend-directory",
     "model-namespacing",
-    "rate-limit", "rate-limit-resource", "trace-config", "trace-file", "trace-level",
-    "trace-rate", "trace-count", "trace-log-frequency",
+    "rate-limit", "rate-limit-resource",
 })  # fmt: skip
 
 # Taken so that command lines made for Triton work; the log names them once.
@@ -220,6 +227,12 @@ class ServeOptions:
     allow_gpu_metrics: bool
     metrics_interval_ms: int
     metrics_config: tuple[str, ...]
+    trace_config: tuple[str, ...]
+    trace_file: Path | None
+    trace_level: tuple[str, ...]
+    trace_rate: int | None
+    trace_count: int | None
+    trace_log_frequency: int | None
     id: str
     exit_timeout_secs: float
     drain_delay: float
@@ -314,7 +327,7 @@ def _convert(option: Option, text: str) -> Any:
 def _check_number(option: Option, value: float | None) -> None:
     if value is None:
         return
-    least = 1 if option.name in AT_LEAST_ONE else 0
+    least = 1 if option.name in AT_LEAST_ONE else -1 if option.name in ENDLESS else 0
     positive = option.kind == "float" and option.name in POSITIVE
     if not least <= value <= MOST[option.kind] or (positive and value == 0):
         wanted = "more than 0" if positive else f"at least {least}"
@@ -384,7 +397,23 @@ def _checked(options: ServeOptions) -> ServeOptions:
     for option in TABLE:
         if option.kind in ("int", "float"):
             _check_number(option, getattr(options, option.field))
+    try:
+        trace_options(options)
+    except ConfigError as error:
+        _refuse(f"option --trace-config: {error}")
     return options
+
+
+def trace_options(options: ServeOptions) -> dict[str, Any]:
+    """The `trace` object of `CoreOptions`; raises `ConfigError`."""
+    older = tracing.older(
+        file=options.trace_file,
+        level=options.trace_level,
+        rate=options.trace_rate,
+        count=options.trace_count,
+        log_frequency=options.trace_log_frequency,
+    )
+    return tracing.core_options([*older, *options.trace_config], service=options.id)
 
 
 def cache_byte_size(options: ServeOptions) -> int:

@@ -24,7 +24,7 @@ from naiad.server.lanes import Lanes
 from naiad.server.loader import Loader, LoaderOptions
 from naiad.server.main_thread import MainThread
 from naiad.server.models import Models, ModelsOptions, Refused
-from naiad.server.options import ServeOptions, cache_byte_size
+from naiad.server.options import ServeOptions, cache_byte_size, trace_options
 from naiad.server.states import States
 from naiad.server.supervisor import Supervisor, SupervisorOptions
 
@@ -89,6 +89,7 @@ def core_options(options: ServeOptions) -> dict[str, Any]:
         "allowed_hosts": hosts,
         "metrics": metrics.metrics_options(options),
         "cors_origins": list(options.http_cors_allowed_origin),
+        "trace": trace_options(options),
         **_logs(options),
     }
 

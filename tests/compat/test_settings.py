@@ -11,20 +11,22 @@ import tritonclient.http as triton
 from google.protobuf.message import Message
 from tritonclient.utils import InferenceServerException
 
+FILE = "/dev/null"
 DEFAULTS = {
     "trace_level": ["OFF"],
     "trace_rate": "1000",
     "trace_count": "-1",
     "log_frequency": "0",
-    "trace_file": "",
+    "trace_file": FILE,
     "trace_mode": "triton",
 }
 
 
 @pytest.fixture
 def server(repository, start):
+    """Where traces have no file a level is refused."""
     repository.identity()
-    return start().wait_ready()
+    return start(f"--trace-config=triton,file={FILE}").wait_ready()
 
 
 @pytest.fixture
@@ -57,6 +59,25 @@ def test_w79_trace_settings(client):
         client.update_trace_settings(settings={"trace_file": "/tmp/x"})
     with pytest.raises(InferenceServerException, match="Request for unknown model : nope"):
         client.get_trace_settings("nope")
+
+
+def test_w79_a_level_without_a_file_is_refused(repository, start):
+    """All of the changes or none: the rate stays, too."""
+    repository.identity()
+    server = start().wait_ready()
+    refusal = "Attempting to set invalid trace setting :trace file name is not given"
+    changes = {"trace_level": ["TIMESTAMPS"], "trace_rate": "7"}
+    unchanged = DEFAULTS | {"trace_file": ""}
+    with triton.InferenceServerClient(server.address) as client:
+        for model in (None, "identity"):
+            with pytest.raises(InferenceServerException, match=refusal):
+                client.update_trace_settings(model, changes)
+        assert client.update_trace_settings(settings={"trace_level": "OFF"}) == unchanged
+        assert client.get_trace_settings("identity") == unchanged
+    with triton_grpc.InferenceServerClient(server.grpc) as client:
+        with pytest.raises(InferenceServerException, match=refusal) as raised:
+            client.update_trace_settings("identity", changes)
+        assert raised.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 def test_w80_log_settings(client):

@@ -75,6 +75,7 @@ pub(super) fn request(values: &[i32]) -> InferRequest {
         inputs: vec![InputTensor { name: "x".into(), datatype: DataType::Int32, shape, data }],
         outputs: Vec::new(),
         reserved: 0,
+        traceparent: None,
     }
 }
 

@@ -73,6 +73,7 @@ mod tests {
             inputs: Vec::new(),
             outputs: Vec::new(),
             reserved: 0,
+            traceparent: None,
         };
         let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
         Forward::new(pattern).unwrap().apply(&mut request, headers).map_err(|error| error.to_string())?;

@@ -69,6 +69,7 @@ fn request(inputs: Vec<InputTensor>, outputs: &[&str]) -> InferRequest {
         inputs,
         outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
         reserved: 0,
+        traceparent: None,
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::auth::restricted::RestrictedRow;
 use crate::error::InferError;
 use crate::server::tls::TlsOptions;
+use crate::trace::TraceOptions;
 
 /// Everything that the core is told before it starts.
 #[derive(Clone, Debug, Deserialize)]
@@ -72,6 +73,9 @@ pub struct CoreOptions {
     /// The metrics listener and what it shows; none = no metrics.
     #[serde(default)]
     pub metrics: Option<MetricsOptions>,
+    /// Which requests are traced, and where their traces go.
+    #[serde(default)]
+    pub trace: TraceOptions,
 }
 
 /// Where to listen.

@@ -62,6 +62,8 @@ pub struct InferRequest {
     pub outputs: Vec<String>,
     /// Bytes of inputs that were taken from the budget before they were read.
     pub reserved: u64,
+    /// W3C trace context that the model's code may hand on; none where the request is not traced.
+    pub traceparent: Option<Box<str>>,
 }
 
 /// One output tensor, bytes as in [`InputTensor`].

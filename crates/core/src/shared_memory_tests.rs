@@ -81,6 +81,7 @@ fn request() -> InferRequest {
         }],
         outputs: Vec::new(),
         reserved: 0,
+        traceparent: None,
     }
 }
 

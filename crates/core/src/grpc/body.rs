@@ -18,6 +18,7 @@ use crate::access_log::{self, Line};
 use crate::http::compression::Encoding;
 use crate::request::Timing;
 use crate::server::Active;
+use crate::trace::Probe;
 
 /// A message on its way out: its prefix and its head in the first piece, tensors in the others.
 pub type Pieces = VecDeque<Bytes>;
@@ -50,6 +51,8 @@ pub struct ResponseBody {
     active: Option<Active>,
     /// What the access log will say.
     line: Option<Arc<Line>>,
+    /// Until the last byte has left.
+    probe: Probe,
 }
 
 impl ResponseBody {
@@ -62,6 +65,7 @@ impl ResponseBody {
             timing: None,
             active: None,
             line: None,
+            probe: Probe::default(),
         }
     }
 
@@ -74,6 +78,7 @@ impl ResponseBody {
             timing: None,
             active: None,
             line: None,
+            probe: Probe::default(),
         }
     }
 
@@ -86,6 +91,7 @@ impl ResponseBody {
             timing: None,
             active: None,
             line: None,
+            probe: Probe::default(),
         }
     }
 
@@ -103,6 +109,12 @@ impl ResponseBody {
             line.noted().status = Status::told(trailers).map(|status| access_log::Status::Grpc(status.name()));
             line.whole();
         }
+    }
+
+    /// Lets the trace of the call end with the body.
+    pub fn follow(&mut self, mut probe: Probe) {
+        probe.sending();
+        self.probe = probe;
     }
 }
 

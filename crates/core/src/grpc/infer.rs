@@ -20,18 +20,22 @@ use crate::request::{InferRequest, InferResponse};
 use crate::request_id;
 use crate::shared_memory::Outlets;
 use crate::statistics::Visit;
+use crate::trace::{Arrival, Front, Probe};
 
 /// `ModelInfer` (W39 to W47)
 pub async fn infer(call: &mut Call) -> Answer {
+    let arrival = call.shared().trace.arrival(Front::Grpc);
     let message: ModelInferRequest = call.read().await?;
-    let (mut request, asked) = prepare(&call.front, &call.headers, message, call.line.as_ref())?;
+    let (mut request, mut asked) = prepare(&call.front, &call.headers, message, call.line.as_ref(), arrival)?;
     if asked.decoupled {
         return Err(GrpcError::unimplemented(
             "ModelInfer RPC doesn't support models with decoupled transaction policy",
         ));
     }
     request.deadline = call.deadline;
+    asked.probe.requested(&mut request);
     let answer = call.shared().engine.infer(request).await;
+    asked.probe.answered(&answer);
     let answer = answer.map_err(|error| asked.refuse(error))?;
     if let Some(line) = &call.line {
         line.answered(&answer);
@@ -47,6 +51,7 @@ pub async fn infer(call: &mut Call) -> Answer {
     });
     body.encoding = coding.map(|(encoding, _)| encoding);
     body.timing = Some(timing);
+    body.follow(asked.probe);
     Ok(body)
 }
 
@@ -65,6 +70,7 @@ pub(super) struct Asked {
     outlets: Outlets,
     /// Whether the model gives any number of responses.
     pub(super) decoupled: bool,
+    pub(super) probe: Probe,
     _visit: Visit,
 }
 
@@ -87,6 +93,7 @@ pub(super) fn prepare(
     headers: &HeaderMap,
     message: ModelInferRequest,
     line: Option<&Arc<Line>>,
+    arrival: Arrival,
 ) -> Result<(InferRequest, Asked), GrpcError> {
     if let Some(line) = line {
         line.noted().request_id.clone_from(&message.id);
@@ -104,6 +111,8 @@ pub(super) fn prepare(
     let refuse = |error| GrpcError::from(named.refuse(error, &target));
     let model = shared.engine.registry().find(&target, version).map_err(refuse)?;
     let visit = Visit::begin(&model.statistics, &caller);
+    let mut probe = shared.trace.sample(arrival, &name, &model, headers);
+    probe.received();
     let typed: usize =
         message.inputs.iter().filter_map(|input| input.contents.as_ref()).map(prost::Message::encoded_len).sum();
     let decoded = beside(typed, || codec::decode(&model.spec, Arc::clone(&target), version, message));
@@ -119,5 +128,5 @@ pub(super) fn prepare(
     let outlets = shared.regions.lend(&form.windows, &mut request, &shared.engine).map_err(refuse)?;
     let decoupled = model.spec.decoupled;
     let (target, name) = (Arc::clone(&target), Arc::clone(&name));
-    Ok((request, Asked { version, target, form, outlets, decoupled, name, _visit: visit }))
+    Ok((request, Asked { version, target, form, outlets, decoupled, name, probe, _visit: visit }))
 }

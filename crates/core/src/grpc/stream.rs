@@ -24,6 +24,7 @@ use crate::http::compression::Encoding;
 use crate::request::InferResponse;
 use crate::scheduler::{Reply, Responses};
 use crate::server::Active;
+use crate::trace::{Arrival, Front};
 
 /// Calls of one listener that may stay open at the same time (B6).
 const MOST_OPEN: usize = 8192;
@@ -112,6 +113,7 @@ async fn run(stream: &Arc<Stream>, mut messages: Messages) -> Result<(), GrpcErr
     let mut last = None;
     let mut ended = false;
     loop {
+        let arrival = stream.front.shared.trace.arrival(Front::Grpc);
         if running.is_empty() {
             last = None;
             if ended {
@@ -142,7 +144,7 @@ async fn run(stream: &Arc<Stream>, mut messages: Messages) -> Result<(), GrpcErr
                         line.noted().received = mem::take(&mut messages.received);
                     }
                     // Queued here, one after the other, and not in tasks that overtake each other.
-                    let begun = begin(stream, message, line.as_ref());
+                    let begun = begin(stream, message, line.as_ref(), arrival);
                     let mut turn = None;
                     if !begun.as_ref().is_ok_and(|(_, asked)| asked.decoupled) {
                         let (after, next) = oneshot::channel();
@@ -161,12 +163,17 @@ fn begin(
     stream: &Stream,
     message: ModelInferRequest,
     line: Option<&Arc<Line>>,
+    arrival: Arrival,
 ) -> Result<(Responses, Asked), GrpcError> {
-    let (mut request, asked) = prepare(&stream.front, &stream.headers, message, line)?;
+    let (mut request, mut asked) = prepare(&stream.front, &stream.headers, message, line, arrival)?;
     request.deadline = stream.deadline;
+    asked.probe.requested(&mut request);
     match stream.front.shared.engine.stream(request) {
         Ok(responses) => Ok((responses, asked)),
-        Err(error) => Err(asked.refuse(error)),
+        Err(error) => {
+            asked.probe.failed(&error);
+            Err(asked.refuse(error))
+        }
     }
 }
 
@@ -199,7 +206,7 @@ async fn answer(
     mut turn: Option<Turn>,
 ) -> Result<(), GrpcError> {
     let _active = Active::new(&stream.front.shared);
-    let (mut responses, asked) = match begun {
+    let (mut responses, mut asked) = match begun {
         Ok(begun) => begun,
         Err(error) => {
             come(&mut turn).await;
@@ -210,9 +217,10 @@ async fn answer(
         }
     };
     while let Some(Reply { outcome, last }) = responses.next().await {
+        asked.probe.replied(&outcome, last);
         come(&mut turn).await;
         match outcome {
-            Ok(Some(response)) => stream.respond(response, &asked, last, &told).await?,
+            Ok(Some(response)) => stream.respond(response, &mut asked, last, &told).await?,
             Ok(None) if asked.form.empty_final => {
                 let end = ModelStreamInferResponse {
                     infer_response: Some(finality(told.identity.clone(), true)),
@@ -247,7 +255,13 @@ fn finality(mut response: ModelInferResponse, last: bool) -> ModelInferResponse 
 
 impl Stream {
     /// Sends a response.
-    async fn respond(&self, response: InferResponse, asked: &Asked, last: bool, told: &Told) -> Result<(), GrpcError> {
+    async fn respond(
+        &self,
+        response: InferResponse,
+        asked: &mut Asked,
+        last: bool,
+        told: &Told,
+    ) -> Result<(), GrpcError> {
         if let Some(line) = &told.line {
             line.answered(&response);
         }
@@ -260,7 +274,9 @@ impl Stream {
                     None => pieces,
                     Some(coding) => compression::close(coding, pieces),
                 };
+                asked.probe.sending();
                 told.note(Status::Ok, self.send(pieces).await?);
+                asked.probe.sent();
                 Ok(())
             }
             Err(error) => {

@@ -17,7 +17,7 @@ pub async fn setting(call: &mut Call) -> Answer {
         name => Some(call.model(Scope::Manage, name)?.1),
     };
     let model = name.as_ref().map(|name| Named { name, version: None });
-    let changes = message.settings.into_iter().map(|(name, setting)| Change::read(&name, setting.value));
+    let changes = message.settings.into_iter().map(|(name, setting)| Change::read(&name, &setting.value));
     let changes: Vec<_> = changes.collect::<Result<_, _>>()?;
     let shown = match &changes[..] {
         [] => trace::read(call.shared(), model)?,

@@ -12,6 +12,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use super::progress::Progress;
 use crate::access_log::Line;
 use crate::server::Active;
+use crate::trace::Probe;
 
 /// Counts the request as running until its last byte is handed over.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub struct ResponseBody {
     /// The longest piece that is handed over at once; 0 = any.
     piece: usize,
     running: Option<Running>,
+    /// Until the last byte is handed over.
+    probe: Probe,
 }
 
 impl ResponseBody {
@@ -96,6 +99,12 @@ impl ResponseBody {
 
     fn is_over(&self) -> bool {
         self.left == 0 && self.more.is_none()
+    }
+
+    /// Lets the trace of the request end with the body.
+    pub(crate) fn follow(&mut self, mut probe: Probe) {
+        probe.sending();
+        self.probe = probe;
     }
 }
 

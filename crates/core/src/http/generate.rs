@@ -1,5 +1,6 @@
 //! Generate: a flat JSON object in, one flat object or a stream of them out (W38, W58 to W61).
 
+use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::heavy::beside;
 use crate::request::InferResponse;
 use crate::scheduler::{Reply, Responses};
 use crate::statistics::Visit;
+use crate::trace::{Front, Probe};
 
 /// W59.
 const NOT_ONE: &str = "generate expects model to produce exactly 1 response, use generate stream for model that \
@@ -29,6 +31,7 @@ struct Stream {
     /// The model behind it.
     target: Arc<str>,
     ended: bool,
+    probe: Probe,
     _visit: Visit,
 }
 
@@ -39,6 +42,7 @@ impl Stream {
             let reply = self.responses.next().await;
             let Some(Reply { outcome, last }) = reply else { break };
             self.ended = last;
+            self.probe.replied(&outcome, last);
             let response = outcome.map_err(|error| self.refuse(error))?;
             if response.is_some() {
                 return Ok(response);
@@ -61,22 +65,26 @@ impl Stream {
 
 /// From the body to the engine.
 async fn begin(call: &mut Call) -> Result<Stream, HttpError> {
+    let arrival = call.shared.trace.arrival(Front::Http);
     let target = call.target();
     let version = call.entry.version;
     let model = call.shared.engine.registry().find(&target, version).map_err(|error| call.refuse(error, &target))?;
     let deadline = deadline::of(&call.headers)?;
     let visit = Visit::begin(&model.statistics, &call.entry.caller);
+    let mut probe = call.shared.trace.sample(arrival, call.model(), &model, &call.headers);
     if compression::is_encoded(&call.headers) {
         return Err(HttpError::bad_request("Unsupported content-encoding, only 'identity' is supported."));
     }
     let body = call.read(Part::Json).await?;
+    probe.received();
     let place = Target { model: Arc::clone(&target), version, json_length: None };
     let options = DecodeOptions { max_input_size: call.shared.options.max_input_size };
     let decoded = beside(body.len(), || codec::decode_generate(&model.spec, place, &body, options));
     let mut request = decoded.map_err(|error| call.refuse(error, &target))?;
     call.complete(&mut request, deadline)?;
+    probe.requested(&mut request);
     let responses = call.shared.engine.stream(request).map_err(|error| call.refuse(error, &target))?;
-    Ok(Stream { responses, public: Arc::clone(call.model()), target, ended: false, _visit: visit })
+    Ok(Stream { responses, public: Arc::clone(call.model()), target, ended: false, probe, _visit: visit })
 }
 
 /// `POST /v2/models/{model}[/versions/{version}]/generate`
@@ -90,6 +98,7 @@ pub async fn generate(call: &mut Call) -> Answer {
     };
     let mut response = respond("application/json", stream.encode(&only), None);
     call.tell(&only, &mut response);
+    response.body_mut().follow(mem::take(&mut stream.probe));
     Ok(response)
 }
 
@@ -102,6 +111,7 @@ pub async fn generate_stream(call: &mut Call) -> Answer {
             if let Some(line) = &call.line {
                 line.answered(&response);
             }
+            stream.probe.sending();
             event(&stream.encode(&response))
         }
         Ok(None) => Bytes::new(),

@@ -16,6 +16,7 @@ use super::{Answer, Call};
 use crate::error::Code;
 use crate::heavy::beside;
 use crate::statistics::Visit;
+use crate::trace::{Front, Probe};
 
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
@@ -24,6 +25,7 @@ const DECOUPLED: &str = "HTTP end point doesn't support models with decoupled tr
 /// `POST /v2/models/{model}[/versions/{version}]/infer` (W13 to W34)
 pub async fn infer(call: &mut Call) -> Answer {
     let shared = Arc::clone(&call.shared);
+    let arrival = shared.trace.arrival(Front::Http);
     let target = call.target();
     let version = call.entry.version;
     // Unknown models are refused before their inputs are read.
@@ -33,8 +35,10 @@ pub async fn infer(call: &mut Call) -> Answer {
     }
     let deadline = deadline::of(&call.headers)?;
     let _visit = Visit::begin(&model.statistics, &call.entry.caller);
+    let mut probe = shared.trace.sample(arrival, call.model(), &model, &call.headers);
     let part = part(&call.headers);
     let body = call.read(part).await?;
+    probe.received();
     let place = Target {
         model: Arc::clone(&target),
         version,
@@ -47,18 +51,21 @@ pub async fn infer(call: &mut Call) -> Answer {
     call.complete(&mut request, deadline)?;
     let outlets = shared.regions.lend(&form.windows, &mut request, &shared.engine);
     let outlets = outlets.map_err(|error| call.refuse(error, &target))?;
-    let mut answer = shared.engine.infer(request).await.map_err(|error| call.refuse(error, &target))?;
+    probe.requested(&mut request);
+    let answer = shared.engine.infer(request).await;
+    probe.answered(&answer);
+    let mut answer = answer.map_err(|error| call.refuse(error, &target))?;
     outlets.fill(&mut answer).map_err(|error| call.refuse(error, &target))?;
     let size = answer.outputs.iter().map(|output| output.data.len()).sum();
     let encoded = beside(size, || codec::encode(&answer, call.model(), &form));
     let encoded = encoded.map_err(|error| call.refuse(error, &target))?;
-    let mut response = respond(encoded, compression::of_answer(&call.headers));
+    let mut response = respond(encoded, compression::of_answer(&call.headers), probe);
     call.tell(&answer, &mut response);
     Ok(response)
 }
 
 /// W33, W36, W37: the JSON's length counts what is not compressed, the body's what is.
-fn respond(encoded: codec::Encoded, encoding: Option<Encoding>) -> Response<ResponseBody> {
+fn respond(encoded: codec::Encoded, encoding: Option<Encoding>, probe: Probe) -> Response<ResponseBody> {
     let body = match encoding {
         None => {
             let mut parts = VecDeque::from(encoded.body);
@@ -68,6 +75,7 @@ fn respond(encoded: codec::Encoded, encoding: Option<Encoding>) -> Response<Resp
         Some(encoding) => compression::deflate(encoding, &encoded.body).into(),
     };
     let mut response = Response::new(body);
+    response.body_mut().follow(probe);
     let headers = response.headers_mut();
     if let Some(encoding) = encoding {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));

@@ -41,5 +41,5 @@ fn change(name: &str, value: &Value) -> Result<Change, HttpError> {
         Value::Array(values) => values.iter().map(text).collect::<Result<_, _>>()?,
         value => vec![text(value)?],
     };
-    Ok(Change::read(name, values)?)
+    Ok(Change::read(name, &values)?)
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Named;
 use crate::error::InferError;
 use crate::server::Shared;
-use crate::trace::Overrides;
+use crate::trace::{Left, Level, Overrides};
 
 /// What every answer holds: texts only.
 #[derive(Debug, Serialize)]
@@ -23,7 +23,7 @@ pub(crate) struct Shown {
 /// One setting with its new value; none = as one level above.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    Level(Option<Vec<String>>),
+    Level(Option<Level>),
     Rate(Option<u32>),
     Count(Option<i32>),
     LogFrequency(Option<u32>),
@@ -31,7 +31,7 @@ pub(crate) enum Change {
 
 impl Change {
     /// A setting by its name; `values` is empty to clear it.
-    pub(crate) fn read(name: &str, values: Vec<String>) -> Result<Self, InferError> {
+    pub(crate) fn read(name: &str, values: &[String]) -> Result<Self, InferError> {
         match name {
             "trace_file" => Err(InferError::Unsupported(
                 "trace file location can not be updated through network protocol".to_owned(),
@@ -40,37 +40,31 @@ impl Change {
                 Err(InferError::Unsupported("trace mode can not be updated through network protocol".to_owned()))
             }
             "trace_level" if values.is_empty() => Ok(Self::Level(None)),
-            "trace_level" => levels(values).map(|levels| Self::Level(Some(levels))),
-            "trace_rate" => one(name, &values).map(Self::Rate),
+            "trace_level" => match Level::read(values) {
+                None => Err(unparsable(name, &values.join(","))),
+                level => Ok(Self::Level(level)),
+            },
+            "trace_rate" => one(name, values).map(Self::Rate),
             "trace_count" => {
-                let count: Option<i32> = one(name, &values)?;
+                let count: Option<i32> = one(name, values)?;
                 match count {
                     Some(count) if count < -1 => Err(unparsable(name, &count.to_string())),
                     count => Ok(Self::Count(count)),
                 }
             }
-            "log_frequency" => one(name, &values).map(Self::LogFrequency),
+            "log_frequency" => one(name, values).map(Self::LogFrequency),
             _ => Err(InferError::InvalidArgument(format!("unknown trace setting '{name}'"))),
         }
     }
 
     fn make(&self, overrides: &mut Overrides) {
         match self {
-            Self::Level(level) => overrides.level.clone_from(level),
+            Self::Level(level) => overrides.level = *level,
             Self::Rate(rate) => overrides.rate = *rate,
-            Self::Count(count) => overrides.count = *count,
+            Self::Count(count) => overrides.count = count.map(Left::new),
             Self::LogFrequency(frequency) => overrides.log_frequency = *frequency,
         }
     }
-}
-
-/// `OFF` stands alone.
-fn levels(values: Vec<String>) -> Result<Vec<String>, InferError> {
-    let known = |value: &String| matches!(value.as_str(), "TIMESTAMPS" | "TENSORS");
-    if values.iter().all(known) || values == ["OFF"] {
-        return Ok(values);
-    }
-    Err(unparsable("trace_level", &values.join(",")))
 }
 
 fn one<T: FromStr>(name: &str, values: &[String]) -> Result<Option<T>, InferError> {
@@ -88,21 +82,22 @@ fn unparsable(name: &str, got: &str) -> InferError {
 /// The settings of a model, or the global ones.
 pub(crate) fn read(shared: &Shared, model: Option<Named<'_>>) -> Result<Shown, InferError> {
     let model = model.map(|model| known(shared, model)).transpose()?;
-    let settings = shared.trace.of(model);
+    let settings = shared.trace.settings().of(model);
+    let options = &shared.options.trace;
     Ok(Shown {
-        trace_level: settings.level,
+        trace_level: settings.level.names(),
         trace_rate: settings.rate.to_string(),
-        trace_count: settings.count.to_string(),
+        trace_count: settings.count.get().to_string(),
         log_frequency: settings.log_frequency.to_string(),
-        trace_file: String::new(),
-        trace_mode: "triton",
+        trace_file: options.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default(),
+        trace_mode: if options.opentelemetry.is_some() { "opentelemetry" } else { "triton" },
     })
 }
 
 /// Makes all of the changes and answers the settings.
 pub(crate) fn update(shared: &Shared, model: Option<Named<'_>>, changes: &[Change]) -> Result<Shown, InferError> {
     let name = model.map(|model| known(shared, model)).transpose()?;
-    shared.trace.update(name, |overrides| changes.iter().for_each(|change| change.make(overrides)));
+    shared.trace.settings().update(name, |overrides| changes.iter().for_each(|change| change.make(overrides)))?;
     read(shared, model)
 }
 

@@ -119,9 +119,9 @@ impl Place<'_> {
     }
 }
 
-/// The request's id and parameters as JSON; empty if it has neither.
+/// The request's id, parameters and trace context as JSON; empty if it has none of them.
 fn meta(request: &InferRequest) -> Vec<u8> {
-    if request.id.is_empty() && request.parameters.is_empty() {
+    if request.id.is_empty() && request.parameters.is_empty() && request.traceparent.is_none() {
         return Vec::new();
     }
     serde_json::to_vec(&Meta(request)).expect("strings and numbers become JSON")
@@ -131,9 +131,12 @@ struct Meta<'a>(&'a InferRequest);
 
 impl Serialize for Meta<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2))?;
+        let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", &self.0.id)?;
         map.serialize_entry("parameters", &Named(&self.0.parameters))?;
+        if let Some(traceparent) = &self.0.traceparent {
+            map.serialize_entry("traceparent", traceparent)?;
+        }
         map.end()
     }
 }

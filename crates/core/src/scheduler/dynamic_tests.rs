@@ -134,6 +134,7 @@ fn request(timeout_us: u64) -> InferRequest {
         inputs: Vec::new(),
         outputs: Vec::new(),
         reserved: 0,
+        traceparent: None,
     }
 }
 

@@ -35,7 +35,7 @@ use crate::metrics::{Gpus, Machine};
 use crate::options::{CoreOptions, ListenerOptions, MetricsOptions, parse};
 use crate::shared_memory::Regions;
 use crate::spec::{IndexRow, ModelSpec};
-use crate::trace::TraceSettings;
+use crate::trace::Tracing;
 use commands::Commands;
 use listener::Rules;
 use tls::Tls;
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     pub(crate) access_log: AccessLog,
     pub(crate) machine: Machine,
     pub(crate) gpus: Gpus,
-    pub(crate) trace: TraceSettings,
+    pub(crate) trace: Tracing,
     pub(crate) regions: Regions,
     pub(crate) commands: Commands,
     boot_id: String,
@@ -184,6 +184,7 @@ impl Server {
             cache_byte_size: options.cache_byte_size,
             busy_poll_us: options.busy_poll_us,
         });
+        let trace = Tracing::start(&options.trace, &log)?;
         let shared = Arc::new(Shared {
             engine,
             gate,
@@ -191,7 +192,7 @@ impl Server {
             access_log,
             machine: Machine::default(),
             gpus,
-            trace: TraceSettings::default(),
+            trace,
             regions: Regions::new(options.allow_client_shm, options.max_binary_size),
             commands: Commands::default(),
             boot_id: listener::boot_id()?,
@@ -358,7 +359,7 @@ impl Server {
         })
     }
 
-    /// Ends listeners, commands, threads and the log; the second time does nothing.
+    /// Ends listeners, commands, threads, traces and the log; the second time does nothing.
     pub fn stop(&self) {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(runtime) = runtime else { return };
@@ -369,6 +370,7 @@ impl Server {
         let _ = runtime.block_on(async { timeout(LAST_BYTES, self.stop.closed()).await });
         runtime.shutdown_timeout(LAST_BYTES);
         self.shared.access_log.flush();
+        self.shared.trace.close();
         self.shared.log.flush();
     }
 }

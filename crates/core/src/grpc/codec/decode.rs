@@ -56,6 +56,7 @@ pub fn decode(
         inputs: Vec::with_capacity(message.inputs.len()),
         outputs: Vec::with_capacity(message.outputs.len()),
         reserved: 0,
+        traceparent: None,
     };
     for (name, value) in message.parameters {
         parameter(&mut request, &mut form, name, value)?;

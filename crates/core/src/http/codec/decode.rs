@@ -111,6 +111,7 @@ pub(super) fn empty(target: Target<'_>) -> InferRequest {
         inputs: Vec::new(),
         outputs: Vec::new(),
         reserved: 0,
+        traceparent: None,
     }
 }
 

@@ -30,7 +30,7 @@ impl Log2Floor for f64 {
 }
 
 /// The value of FP16 bits.
-pub(super) fn f16_value(bits: u16) -> f32 {
+pub(crate) fn f16_value(bits: u16) -> f32 {
     let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
     let fraction = f32::from(bits & 0x3ff);
     match (bits >> 10) & 0x1f {
@@ -62,7 +62,7 @@ fn to_odd(value: f64) -> f32 {
 }
 
 /// The value of BF16 bits.
-pub(super) fn bf16_value(bits: u16) -> f32 {
+pub(crate) fn bf16_value(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 

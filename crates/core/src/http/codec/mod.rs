@@ -4,7 +4,7 @@ mod data;
 mod decode;
 mod encode;
 mod generate;
-mod half;
+pub(crate) mod half;
 mod input;
 mod numbers;
 mod raw;

@@ -10,6 +10,7 @@ mod metrics;
 mod repository;
 mod rules;
 mod settings;
+mod trace;
 mod wire;
 
 use std::io::{ErrorKind, Read, Write};

@@ -27,12 +27,12 @@ fn w80_log_settings_change_all_or_none() {
 
 #[test]
 fn w79_trace_settings_are_texts() {
-    let site = Site::new(&json!({}));
+    let site = Site::new(&json!({"trace": {"file": "/dev/null"}}));
     let runtime = runtime();
     let _context = runtime.enter();
     let _worker = site.publish("m", &json!({}));
     let defaults = json!({"trace_level": ["OFF"], "trace_rate": "1000", "trace_count": "-1", "log_frequency": "0",
-                          "trace_file": "", "trace_mode": "triton"});
+                          "trace_file": "/dev/null", "trace_mode": "triton"});
     assert_eq!(site.get("/v2/trace/setting").json(), defaults);
     for (body, status, text) in [
         (r#"{"trace_rate":1}"#, 500, "attempt to access JSON non-string as string"),
@@ -40,6 +40,11 @@ fn w79_trace_settings_are_texts() {
         (r#"{"trace_count":"-2"}"#, 400, "Unable to parse 'trace_count', got: -2"),
         (r#"{"trace_file":"x"}"#, 501, "trace file location can not be updated through network protocol"),
         (r#"{"trace_level":["OFF","TENSORS"]}"#, 400, "Unable to parse 'trace_level', got: OFF,TENSORS"),
+        (
+            r#"{"trace_rate":"0","trace_level":["TENSORS"]}"#,
+            400,
+            "Attempting to set invalid trace setting :sample rate must be non-zero",
+        ),
         (r#"{"trace_rate":"2","wat":"1"}"#, 400, "unknown trace setting 'wat'"),
         ("", 400, "trace settings: expected a JSON object, got an empty body"),
     ] {

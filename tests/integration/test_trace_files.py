@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 from tritonclient import grpc, http
 
-from tests.compat.conftest import SQUARE
 from tests.support.server import COMMAND, until
 from tests.support.traces import Trace, read
 
+SQUARE = """backend: "square"
+model_transaction_policy { decoupled: true }
+input { name: "IN" data_type: TYPE_INT32 dims: [ 1 ] }
+output { name: "OUT" data_type: TYPE_INT32 dims: [ 1 ] }
+"""
 ENGINE = [
     "REQUEST_START", "QUEUE_START", "COMPUTE_START", "COMPUTE_INPUT_END", "COMPUTE_OUTPUT_START", "COMPUTE_END",
     "INFER_RESPONSE_COMPLETE", "REQUEST_END",
@@ -161,6 +165,25 @@ def test_tensors_of_other_datatypes(repository, start, file, datatype, data, tex
     assert server.post("/v2/models/m/infer", {"inputs": [tensor]}).status == 200
     (trace,) = written(file, 1)
     assert [(tensor["data"], tensor["dtype"]) for _, tensor in trace.tensors] == [(text, name)] * 3
+
+
+def test_tensors_without_room_are_counted(repository, start, file):
+    """More than 64 MiB: the trace is left out and the log says so, and the next one is written."""
+    repository.identity("m", datatype="UINT8", dims="-1", max_batch=0)
+    settings = (f"triton,file={file}", "level=TENSORS", "rate=1")
+    options = ("--http-max-input-size=100000000", *(f"--trace-config={setting}" for setting in settings))
+    server = start(*options).wait_ready()
+    for size in ((64 << 20) + 1, 2):
+        answer = server.post("/v2/models/m/infer", bytes(size), Inference_Header_Content_Length="0")
+        assert (answer.status, len(answer.body) > size) == (200, True)
+    (trace,) = written(file, 1)
+    assert [tensor["data"] for _, tensor in trace.tensors] == ["0,0"] * 3
+
+    def told() -> list[dict[str, Any]]:
+        return [record for record in server.records() if record["message"] == "traces were lost"]
+
+    (record,) = server.until(told, 30, "no line tells of it")
+    assert record["lost"] == 1
 
 
 def test_rate_and_count(traced, file):

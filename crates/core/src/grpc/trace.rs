@@ -19,10 +19,7 @@ pub async fn setting(call: &mut Call) -> Answer {
     let model = name.as_ref().map(|name| Named { name, version: None });
     let changes = message.settings.into_iter().map(|(name, setting)| Change::read(&name, &setting.value));
     let changes: Vec<_> = changes.collect::<Result<_, _>>()?;
-    let shown = match &changes[..] {
-        [] => trace::read(call.shared(), model)?,
-        changes => trace::update(call.shared(), model, changes)?,
-    };
+    let shown = trace::update(call.shared(), model, &changes)?;
     Ok(reply(&TraceSettingResponse { settings: settings(shown) }))
 }
 

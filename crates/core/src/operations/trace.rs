@@ -94,9 +94,12 @@ pub(crate) fn read(shared: &Shared, model: Option<Named<'_>>) -> Result<Shown, I
     })
 }
 
-/// Makes all of the changes and answers the settings.
+/// Makes all of the changes, if there are any, and answers the settings.
 pub(crate) fn update(shared: &Shared, model: Option<Named<'_>>, changes: &[Change]) -> Result<Shown, InferError> {
     let name = model.map(|model| known(shared, model)).transpose()?;
+    if changes.is_empty() {
+        return read(shared, model);
+    }
     shared.trace.settings().update(name, |overrides| changes.iter().for_each(|change| change.make(overrides)))?;
     read(shared, model)
 }

@@ -13,6 +13,9 @@ use crate::statistics::monotonic_ns;
 /// Events of one trace; those of a stream without end are left out.
 const MOST_EVENTS: usize = 4096;
 
+/// What a tensor takes beside its bytes, so that empty ones without end do not either.
+const TENSOR: u64 = 256;
+
 /// When a request came, where any is traced.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
@@ -165,7 +168,8 @@ impl Open {
     fn responded(&mut self, response: &InferResponse) {
         self.timing = response.timing;
         self.at(Event::InferResponseComplete, monotonic_ns());
-        if self.trace.level.tensors && self.hold(response.bytes()) {
+        let size = response.bytes() + TENSOR * response.outputs.len() as u64;
+        if self.trace.level.tensors && self.hold(size) {
             let tensors = response.outputs.iter().map(|output| Tensor {
                 activity: "TENSOR_BACKEND_OUTPUT",
                 name: output.name.to_string(),

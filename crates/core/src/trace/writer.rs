@@ -1,11 +1,9 @@
 //! The way of traces out of the server: a bounded queue from any request, one thread that empties it.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +21,7 @@ const FOREVER: Duration = Duration::from_secs(3600);
 
 enum Entry {
     Trace(Box<Trace>),
-    /// Look whether the end has come.
+    /// Look whether there is a loss to tell of, or the end has come.
     Wake,
 }
 
@@ -123,6 +121,8 @@ impl Queue {
     /// Counts a trace that found no room.
     pub fn lose(&self) {
         self.state.lost.fetch_add(1, Ordering::Relaxed);
+        // The thread is to tell of it; where this does not fit it is awake.
+        let _ = self.entries.try_send(Entry::Wake);
     }
 
     /// Waits until what is queued is written, but no longer than a stuck sink deserves.

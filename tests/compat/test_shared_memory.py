@@ -138,6 +138,9 @@ def test_w74_a_registration_over_http_says_what_it_lacks(server):
     assert (answer.status, answer.error) == (400, "Shared memory register request has no 'byte_size' field")
     assert server.post(path, {"key": 5, "byte_size": 8}).status == 400
     assert server.post(path, b"{").status == 400
+    answer = server.post(path)
+    empty = "failed to parse the request JSON buffer: The document is empty. at 0"
+    assert (answer.status, answer.error) == (400, empty)
 
 
 async def test_cuda_regions_are_none(client):
@@ -261,6 +264,10 @@ def test_w76_parameters_of_a_grpc_tensor(server, memory):
     assert infer(_window(region="r")) == (
         "'shared_memory_byte_size' must be specified along with 'shared_memory_region' parameter for tensor 'INPUT0'"
     )
+    for alone in ("offset", "byte_size"):
+        assert infer(_window(**{alone: 4})) == (
+            f"'shared_memory_{alone}' can not be specified without 'shared_memory_region' parameter for tensor 'INPUT0'"
+        )
     assert infer(_window(region="r", byte_size=SIZE, offset=-1)) == "Invalid offset for shared memory region: 'r'"
     assert infer(_window(region="r", byte_size=-1)) == "Invalid offset + byte size for shared memory region: 'r'"
     assert infer(_window(region=5, byte_size=SIZE)).endswith("expected string_param.")

@@ -17,7 +17,11 @@ pub fn status(call: &Call) -> Answer {
 /// `POST /v2/systemsharedmemory/region/{region}/register`
 pub async fn register(call: &mut Call) -> Answer {
     shared_memory::check_allowed(&call.shared)?;
-    let body = object(&call.read(Part::Json).await?)?;
+    let body = call.read(Part::Json).await?;
+    if body.is_empty() {
+        return Err(HttpError::bad_request("failed to parse the request JSON buffer: The document is empty. at 0"));
+    }
+    let body = object(&body)?;
     let name = call.entry.region.as_deref().unwrap_or_default();
     shared_memory::register(&call.shared, registration(name, &body)?)?;
     Ok(empty())

@@ -216,7 +216,15 @@ fn elsewhere(model: &ModelSpec, id: &str, input: InferInputTensor) -> Result<Inp
 
 /// W76: the part of a region that a tensor's parameters name.
 fn window(tensor: &str, parameters: &BTreeMap<String, InferParameter>) -> Result<Option<Window>, InferError> {
-    let Some(region) = parameters.get("shared_memory_region") else { return Ok(None) };
+    let Some(region) = parameters.get("shared_memory_region") else {
+        let alone =
+            ["shared_memory_offset", "shared_memory_byte_size"].iter().find(|name| parameters.contains_key(**name));
+        return alone.map_or(Ok(None), |name| {
+            refuse(format!(
+                "'{name}' can not be specified without 'shared_memory_region' parameter for tensor '{tensor}'"
+            ))
+        });
+    };
     let wrong = |name: &str, expected: &str| {
         let text = format!("invalid value type for '{name}' parameter for tensor '{tensor}', expected {expected}.");
         InferError::InvalidArgument(text)

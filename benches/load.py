@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import os
 import re
+import signal
 import subprocess
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benches.peers import Peers, perf_environment
 from benches.servers import Server
+
+PATIENCE = 120.0
+"""Seconds that one measurement may take."""
 
 _WRK_SCRIPT = """wrk.method = "POST"
 wrk.path = "/v2/models/{model}/infer"
@@ -53,9 +58,15 @@ class Load:
 def _run(command: list[str], environment: dict[str, str] | None = None) -> tuple[str, float]:
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
+    # perf_analyzer waits for ever for a server that has died.
+    watchdog = threading.Timer(PATIENCE, process.kill)
+    watchdog.start()
     output = process.stdout.read()
     _pid, status, used = os.wait4(process.pid, 0)
+    watchdog.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode == -signal.SIGKILL:
+        raise RuntimeError(f"{command[0]} did not end within {PATIENCE} s; has the server died?\n{output[-2000:]}")
     if process.returncode:
         raise RuntimeError(f"{command[0]} failed with {process.returncode}:\n{output[-2000:]}")
     return output, used.ru_utime + used.ru_stime

@@ -5,6 +5,10 @@ mod error;
 
 use pyo3::prelude::*;
 
+/// What one I/O thread allocates another frees, which glibc is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<core::Core>()?;

@@ -18,7 +18,7 @@ use crate::http::compression::Encoding;
 pub const PREFIX: usize = 5;
 
 /// So much of a message is given room before any of it has come.
-const TRUSTED_LENGTH: usize = 1 << 20;
+const TRUSTED_LENGTH: usize = 4 << 20;
 
 /// How long nothing of a message may come while it is due.
 const PATIENCE: Duration = Duration::from_secs(60);

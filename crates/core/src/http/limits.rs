@@ -28,7 +28,7 @@ const SMALL_FRAME: usize = 4096;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// So much of a body is given room before any of it has come.
-const TRUSTED_LENGTH: usize = 1 << 20;
+const TRUSTED_LENGTH: usize = 4 << 20;
 
 /// Which bound a body meets: it picks the text of W23.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,10 @@ ALONE = ("--model-control-mode=explicit", "--load-model=identity")
 """Options of the Naiads that are compared with one another."""
 
 
+MOST_DEATHS = 10
+"""Of the peer, whose workers break off now and then under gRPC."""
+
+
 class Fleet:
     """Starts each server when a scenario first asks for it; all run until the end."""
 
@@ -24,17 +28,27 @@ class Fleet:
         self.running: dict[str, servers.Server] = {}
         self.left_out: dict[str, str] = {}
         self.tools, self._root, self._stack = tools, root, stack
+        self._deaths = 0
 
     def server(self, name: str) -> servers.Server | None:
         """The running server of that name; nothing where this Naiad cannot do it, which the report says."""
         if name == "logged" and not servers.has_access_log():
-            self.left_out[name] = f"'logged': this Naiad has no {servers.ACCESS_LOG}"
+            self.left_out[name] = f"left out 'logged': this Naiad has no {servers.ACCESS_LOG}"
             return None
         if name not in self.running:
             server = self._stack.enter_context(self.start(name))
             check_answers(server)
             self.running[name] = server
         return self.running[name]
+
+    def replace(self, dead: servers.Server, where: str) -> servers.Server:
+        """Another one in the place of a peer that died; a Naiad that dies ends the run."""
+        if dead.name != "triton" or self._deaths >= MOST_DEATHS:
+            raise servers.ServerDied(f"{dead.name} died under {where}")
+        self._deaths += 1
+        self.left_out[f"death {self._deaths}"] = f"triton died under {where}: started and measured anew"
+        del self.running[dead.name]
+        return self.server(dead.name) or dead
 
     def start(self, name: str) -> contextlib.AbstractContextManager[servers.Server]:
         """A server of that name, to be entered."""

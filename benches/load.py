@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import re
-import signal
 import subprocess
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benches.peers import Peers, perf_environment
-from benches.servers import Server
+from benches.servers import Server, ServerDied
 
 PATIENCE = 120.0
 """Seconds that one measurement may take."""
@@ -55,21 +55,31 @@ class Load:
     """What only one scenario measures."""
 
 
-def _run(command: list[str], environment: dict[str, str] | None = None) -> tuple[str, float]:
+def _run(command: list[str], server: Server, environment: dict[str, str] | None = None) -> tuple[str, float]:
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
-    # perf_analyzer waits for ever for a server that has died.
-    watchdog = threading.Timer(PATIENCE, process.kill)
+    ended = threading.Event()
+    watchdog = threading.Thread(target=_watch, args=(process, server, ended))
     watchdog.start()
     output = process.stdout.read()
     _pid, status, used = os.wait4(process.pid, 0)
-    watchdog.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode == -signal.SIGKILL:
-        raise RuntimeError(f"{command[0]} did not end within {PATIENCE} s; has the server died?\n{output[-2000:]}")
+    ended.set()
+    watchdog.join()
+    if not server.lives():
+        raise ServerDied(f"{server.name} died under the load")
     if process.returncode:
         raise RuntimeError(f"{command[0]} failed with {process.returncode}:\n{output[-2000:]}")
     return output, used.ru_utime + used.ru_stime
+
+
+def _watch(process: subprocess.Popen[str], server: Server, ended: threading.Event) -> None:
+    """perf_analyzer waits for ever for a server that has died."""
+    end = time.monotonic() + PATIENCE
+    while not ended.wait(0.5):
+        if time.monotonic() > end or not server.lives():
+            process.kill()
+            return
 
 
 def perf(tools: Peers, server: Server, model: str, pressure: Pressure, *options: str) -> Load:
@@ -83,7 +93,7 @@ def perf(tools: Peers, server: Server, model: str, pressure: Pressure, *options:
     command += ["-p", str(window), "-s", "999", "-r", "3", *options]
     for name, value in server.headers.items():
         command += ["-H", f"{name}:{value}"]
-    output, cpu = _run([*command, "-f", str(table)], perf_environment(tools))
+    output, cpu = _run([*command, "-f", str(table)], server, perf_environment(tools))
     if not table.exists():
         raise RuntimeError(f"perf_analyzer gave no table:\n{output[-2000:]}")
     with table.open() as file:
@@ -103,7 +113,7 @@ def wrk(server: Server, model: str, pressure: Pressure, body: Path) -> Load:
     threads = 1 if pressure.connections < 32 else 2
     command = ["wrk", "-t", str(threads), "-c", str(pressure.connections)]
     command += ["-d", f"{max(1, round(pressure.seconds))}s", "--latency", "-s", str(script)]
-    output, cpu = _run([*command, f"http://{server.address}"])
+    output, cpu = _run([*command, f"http://{server.address}"], server)
     found = re.search(r"RESULT ([\d.]+) ([\d.]+) ([\d.]+) (\d+)", output)
     if not found:
         raise RuntimeError(f"wrk gave no result:\n{output}")

@@ -66,7 +66,7 @@ def _head(result: dict[str, Any], costs: dict[int, float]) -> list[str]:
     if costs:
         times = (f"{size}: {seconds * 1e6:.0f}" for size, seconds in costs.items())
         lines.append(f"- direct torch call, µs of CPU by batch: {', '.join(times)}")
-    return [*lines, *(f"- left out: {reason}" for reason in result["left_out"]), ""]
+    return [*lines, *(f"- {reason}" for reason in result["left_out"]), ""]
 
 
 def _scenarios(groups: Groups) -> list[str]:

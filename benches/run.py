@@ -72,6 +72,18 @@ def _measure_one(
     }
 
 
+def _measure_living(fleet: Fleet, name: str, scenario: Scenario, connections: int, seconds: float) -> dict[str, Any]:
+    """The same; a peer that dies meanwhile is replaced and measured anew."""
+    while True:
+        server = fleet.running[name]
+        try:
+            return _measure_one(fleet.tools, server, scenario, connections, seconds)
+        except (RuntimeError, OSError):
+            if server.lives():
+                raise
+            fleet.replace(server, f"{scenario.about} at {connections}")
+
+
 def _machine() -> dict[str, object]:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS.parent, capture_output=True, text=True, check=False
@@ -93,15 +105,15 @@ def _measure_all(fleet: Fleet, options: argparse.Namespace, order: random.Random
     for number in range(options.rounds + 1):
         for name in (each for each in options.only if each != MEMORY):
             scenario = SCENARIOS[name]
-            running = [server for each in scenario.servers if (server := fleet.server(each))]
+            names = [each for each in scenario.servers if fleet.server(each)]
             for connections in options.connections or scenario.connections:
-                order.shuffle(running)
-                for server in running:
-                    row = _measure_one(fleet.tools, server, scenario, connections, options.seconds)
-                    where = f"round {number} {name} {connections:>3} {server.name:>8}"
+                order.shuffle(names)
+                for each in names:
+                    row = _measure_living(fleet, each, scenario, connections, options.seconds)
+                    where = f"round {number} {name} {connections:>3} {each:>8}"
                     print(f"{where}: {row['throughput']:>9.0f}/s p50 {row['p50_us']:>7.0f} us", file=sys.stderr)
                     if number:
-                        rows.append({"scenario": name, "connections": connections, "server": server.name, **row})
+                        rows.append({"scenario": name, "connections": connections, "server": each, **row})
     for server in fleet.running.values():
         check_answers(server)
     return rows

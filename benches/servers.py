@@ -20,6 +20,10 @@ from benches.peers import CHECKOUT, Peers, triton_environment
 ACCESS_LOG = "--access-log"
 
 
+class ServerDied(RuntimeError):
+    """A server ended under the load."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A running server: its name in the table, its process and its addresses."""
@@ -32,6 +36,13 @@ class Server:
     metrics: str | None
     headers: dict[str, str] = field(default_factory=dict)
     """What every HTTP request has to carry."""
+
+    def lives(self) -> bool:
+        """Whether its process runs."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
 
     def get(self, path: str) -> Any:
         """The JSON body of a GET."""

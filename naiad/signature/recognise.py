@@ -6,6 +6,8 @@ import zipfile
 from pathlib import Path
 
 from naiad.errors import UnservableFile
+from naiad.signature import formats
+from naiad.signature.formats import Format
 from naiad.signature.model import Signature
 from naiad.signature.opcodes import NotReadable
 from naiad.signature.torchscript import DAMAGED, read_member, read_torchscript
@@ -16,27 +18,11 @@ EXPORT = """export the whole model instead of its weights:
   model = MyModel(); model.load_state_dict(torch.load("weights.pt")); model.eval()
   torch.jit.trace(model, torch.zeros(1, 3, 224, 224)).save("model.pt")"""
 
-_LATER = {
-    ".onnx": "ONNX",
-    ".pt2": "torch.export",
-    ".xml": "OpenVINO",
-    ".plan": "TensorRT",
-    ".tflite": "TFLite",
-    ".savedmodel": "TensorFlow SavedModel",
-    ".keras": "Keras",
-}
-
 
 def read(path: Path) -> Signature:
     """The signature of a model file; raises `UnservableFile` or, where there is none, `FileNotFoundError`."""
-    suffix = path.suffix.lower()
-    if suffix in _LATER:
-        raise UnservableFile(
-            f"'{path.name}' is a model of format {_LATER[suffix]}",
-            f"{_LATER[suffix]} models come with a later version of Naiad; TorchScript works today",
-            kind="later",
-            code="MISSING_OP",
-        )
+    if path.is_dir():
+        raise _refuse_folder(path)
     head = _head(path)
     _refuse_by_head(path, head)
     if not zipfile.is_zipfile(path):
@@ -47,6 +33,9 @@ def read(path: Path) -> Signature:
                 kind="truncated",
                 code="TRUNCATED",
             )
+        format_ = formats.of_file(head)
+        if format_ is not None:
+            raise _later(path, format_)
         raise UnservableFile(
             f"'{path.name}' is none of the formats that Naiad knows (it starts with {head[:8]!r})",
             "save the model with torch.jit.trace(…).save(…) or torch.jit.script(…).save(…)",
@@ -62,17 +51,44 @@ def read(path: Path) -> Signature:
         ) from error
 
 
+def _later(path: Path, format_: Format) -> UnservableFile:
+    """The refusal of a format that is recognised and not served yet."""
+    wait = f"{format_.name} models come with a later version of Naiad; TorchScript works today"
+    return UnservableFile(
+        f"'{path.name}' is a model of format {format_.name}", format_.advice or wait, kind="later", code="MISSING_OP"
+    )
+
+
+def _refuse_folder(path: Path) -> UnservableFile:
+    try:
+        format_ = formats.of_folder(path)
+    except OSError as error:
+        return _unreadable(path, error)
+    if format_ is not None:
+        return _later(path, format_)
+    return UnservableFile(
+        f"'{path.name}' is a folder of none of the formats that Naiad knows",
+        "name the model's file; a folder is served where it is a SavedModel, say",
+        kind="unknown",
+        code="UNKNOWN_FORMAT",
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> UnservableFile:
+    return UnservableFile(
+        f"'{path.name}' cannot be read: {error.strerror}",
+        "it has to be a file that the user who serves may read",
+        kind="unreadable",
+        code="FILE_UNREADABLE",
+    )
+
+
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(512)
+            return file.read(formats.HEAD)
     except (IsADirectoryError, PermissionError) as error:
-        raise UnservableFile(
-            f"'{path.name}' cannot be read: {error.strerror}",
-            "it has to be a file that the user who serves may read",
-            kind="unreadable",
-            code="FILE_UNREADABLE",
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 def _refuse_by_head(path: Path, head: bytes) -> None:
@@ -108,18 +124,14 @@ def _read_archive(path: Path, archive: zipfile.ZipFile) -> Signature:
         raise UnservableFile(
             f"'{path.name}' has {len(names)} members, at most {MAX_MEMBERS}", "", kind="unknown", code="UNKNOWN_FORMAT"
         )
+    format_ = formats.of_archive(frozenset(names))
+    if format_ is not None:
+        raise _later(path, format_)
     tops = {name.split("/", 1)[0] for name in names if "/" in name}
     for top in sorted(tops):
         below = {name[len(top) + 1 :].split("/", 1)[0] for name in names if name.startswith(f"{top}/")}
         if "code" in below and "data.pkl" in below:
             return read_torchscript(archive, top)
-        if "models" in below:
-            raise UnservableFile(
-                f"'{path.name}' is a torch.export program",
-                "torch.export models come with a later version of Naiad; TorchScript works today",
-                kind="later",
-                code="MISSING_OP",
-            )
         if "data.pkl" in below:
             data = read_member(archive, f"{top}/data.pkl", 1 << 26) or b""
             whole = b"__main__" in data or b"torch.nn.modules" in data

@@ -108,11 +108,6 @@ REFUSED = {
     "plain zip": (
         "model.pt", zip_bytes({"a/b.txt": b"x"}), "unknown", UNKNOWN, "is a zip archive but no model"),
     "empty zip": ("model.pt", zip_bytes({}), "unknown", UNKNOWN, "is a zip archive but no model"),
-    "exported": (
-        "model.pt", zip_bytes({"m/models/model.json": b"{}"}), "later", "MISSING_OP", "is a torch.export program"),
-    "onnx": ("net.onnx", b"\x08\x07", "later", "MISSING_OP", "is a model of format ONNX"),
-    "pt2": ("net.pt2", b"PK", "later", "MISSING_OP", "is a model of format torch.export"),
-    "engine": ("model.plan", b"ptrt", "later", "MISSING_OP", "is a model of format TensorRT"),
 }  # fmt: skip
 
 
@@ -134,13 +129,9 @@ def test_a_state_dict_is_told_how_to_export(tmp_path):
         read(path)
 
 
-def test_a_folder_is_refused_and_a_missing_file_is_missing(tmp_path):
+def test_a_missing_file_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none.pt")
-    (tmp_path / "model.pt").mkdir()
-    with pytest.raises(UnservableFile) as caught:
-        read(tmp_path / "model.pt")
-    assert (caught.value.what, caught.value.code) == ("'model.pt' cannot be read: Is a directory", "FILE_UNREADABLE")
 
 
 # -- hostile archives -------------------------------------------------------------------------------------------------

@@ -98,6 +98,6 @@ def test_an_exported_program_is_named(tmp_path):
     with path.open("wb") as file:
         torch.export.save(program, file)
     with pytest.raises(
-        UnservableFile, match=r"^'model\.pt' is a torch\.export program; torch\.export models come with"
+        UnservableFile, match=r"^'model\.pt' is a model of format torch\.export; torch\.export models come with"
     ):
         read(path)

@@ -1,0 +1,174 @@
+"""Formats that are recognised by their content, whatever a file is called: a table of names and tests.
+
+Sources: the format's own specification where there is one, else the first bytes that its library writes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HEAD = 4096
+"""Bytes of a file that are looked at."""
+
+_CONFIG_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """A file or folder, as far as it is looked at."""
+
+    head: bytes = b""
+    """The first bytes of a file."""
+    names: frozenset[str] = field(default=frozenset())
+    """What lies in a folder, or the members of an archive."""
+    folder: Path | None = None
+    """The folder itself, to read a small file of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One format that Naiad knows by its content."""
+
+    name: str
+    """As one says it: `ONNX`, `TensorFlow SavedModel` …"""
+    fits: Callable[[Look], bool]
+    advice: str = ""
+    """What to do with a file of it, where that is not to wait for a later version."""
+
+
+def _starts(*words: bytes) -> Callable[[Look], bool]:
+    return lambda look: look.head.startswith(words)
+
+
+def _holds(*names: str) -> Callable[[Look], bool]:
+    return lambda look: all(name in look.names for name in names)
+
+
+def _below_top(pattern: str) -> Callable[[Look], bool]:
+    """Whether a member below the one top folder matches."""
+    member = re.compile(rf"[^/]+/{pattern}")
+    return lambda look: any(member.fullmatch(name) for name in look.names)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int] | None:
+    """The number at `at` in the wire format of protocol buffers, and where it ends."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            return None
+        number |= (data[at] & 0x7F) << shift
+        at += 1
+        if data[at - 1] < 0x80:
+            return number, at
+    return None
+
+
+def _is_onnx(look: Look) -> bool:
+    """A ModelProto: `ir_version` (1) first, then texts and numbers up to the graph (7) or the opset (8)."""
+    at, seen = 0, 0
+    while (key := _varint(look.head, at)) is not None:
+        tag, at = key
+        number, wire = tag >> 3, tag & 7
+        value = _varint(look.head, at) if wire in (0, 2) else None
+        if value is None or not 1 <= number <= 25:
+            return False
+        if seen == 0 and (number, wire) != (1, 0):
+            return False
+        if number == 1 and not 1 <= value[0] <= 100:
+            return False
+        if number in (7, 8):
+            return wire == 2
+        seen += 1
+        at = value[1] + (value[0] if wire == 2 else 0)
+    return False
+
+
+def _is_safetensors(look: Look) -> bool:
+    """Eight bytes of length, then a JSON object of that length."""
+    if len(look.head) < 9:
+        return False
+    (length,) = struct.unpack_from("<Q", look.head)
+    return 2 <= length <= 100 << 20 and look.head[8:9] == b"{"
+
+
+def _is_openvino(look: Look) -> bool:
+    return re.match(rb"\s*(<\?xml[^>]*\?>\s*)?<net\s[^>]*version=", look.head) is not None
+
+
+def _is_xgboost(look: Look) -> bool:
+    """JSON or UBJSON with a `learner`, or the older binary form."""
+    head = look.head[:256]
+    return (head.lstrip()[:1] == b"{" and b'"learner"' in head) or (head[:1] == b"{" and b"learner{" in head)
+
+
+def _is_hugging_face(look: Look) -> bool:
+    """A folder whose config.json names the architecture."""
+    if look.folder is None or "config.json" not in look.names:
+        return False
+    try:
+        with (look.folder / "config.json").open("rb") as file:
+            config = json.loads(file.read(_CONFIG_LIMIT))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and isinstance(config.get("architectures"), list)
+
+
+_WEIGHTS = "weights without a model are not served; export the model itself"
+
+FILES: tuple[Format, ...] = (
+    Format(name="TFLite", fits=lambda look: look.head[4:8] == b"TFL3"),
+    Format(
+        name="TensorRT", fits=_starts(b"ftrt", b"ptrt"), advice="TensorRT plans belong to one GPU; serve the ONNX file"
+    ),
+    Format(name="CatBoost", fits=_starts(b"CBM1")),
+    Format(name="LightGBM", fits=_starts(b"tree\nversion=")),
+    Format(name="XGBoost", fits=_is_xgboost),
+    Format(name="OpenVINO", fits=_is_openvino),
+    Format(name="Keras HDF5", fits=_starts(b"\x89HDF\r\n\x1a\n"), advice="save it as .keras or export a SavedModel"),
+    Format(name="GGUF", fits=_starts(b"GGUF"), advice="serve the model's Hugging Face folder instead"),
+    Format(name="safetensors", fits=_is_safetensors, advice=_WEIGHTS),
+    Format(name="ONNX", fits=_is_onnx),
+)
+"""Single files; those with telling first bytes come first."""
+
+ARCHIVES: tuple[Format, ...] = (
+    Format(name="AOTInductor", fits=_below_top(r"data/aotinductor/.*\.so")),
+    Format(name="torch.export", fits=_below_top(r"models/.*model\.json")),
+    Format(name="Keras", fits=_holds("config.json", "metadata.json", "model.weights.h5")),
+    Format(name="skops", fits=_holds("schema.json")),
+)
+"""Zip archives, by their members."""
+
+FOLDERS: tuple[Format, ...] = (
+    Format(name="TensorFlow SavedModel", fits=_holds("saved_model.pb")),
+    Format(name="MLflow", fits=_holds("MLmodel")),
+    Format(name="Hugging Face", fits=_is_hugging_face),
+    Format(
+        name="OpenVINO",
+        fits=lambda look: any(f"{name[:-4]}.bin" in look.names for name in look.names if name.endswith(".xml")),
+    ),
+)
+
+
+def of_file(head: bytes) -> Format | None:
+    """The format of a file that begins with `head`; None if no row of the table knows it."""
+    return _first(FILES, Look(head=head))
+
+
+def of_archive(names: frozenset[str]) -> Format | None:
+    """The format of a zip archive with these members."""
+    return _first(ARCHIVES, Look(names=names))
+
+
+def of_folder(folder: Path) -> Format | None:
+    """The format of a folder. Raises `OSError` where it cannot be listed."""
+    return _first(FOLDERS, Look(names=frozenset(entry.name for entry in folder.iterdir()), folder=folder))
+
+
+def _first(table: tuple[Format, ...], look: Look) -> Format | None:
+    return next((row for row in table if row.fits(look)), None)

@@ -1,0 +1,109 @@
+"""Formats are known by their content, whatever the file is called, and whatever else it holds."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from naiad.errors import UnservableFile
+from naiad.signature import formats
+from naiad.signature.recognise import read
+
+ONNX = b"\x08\x0a\x12\x07pytorch\x1a\x053.0.0\x28\x01\x3a\x80\x20" + bytes(4096)
+SAFETENSORS = struct.pack("<Q", 14) + b'{"w":{"a": 1}}'
+OPENVINO = b'<?xml version="1.0"?>\n<net name="m" version="11">\n'
+
+FILES = {
+    "ONNX": ONNX,
+    "TFLite": b"\x1c\0\0\0TFL3" + bytes(100),
+    "TensorRT": b"ftrt" + bytes(100),
+    "CatBoost": b"CBM1" + bytes(100),
+    "LightGBM": b"tree\nversion=v4\nnum_class=1\n",
+    "XGBoost": b'{"learner":{"attributes":{}}}',
+    "OpenVINO": OPENVINO,
+    "Keras HDF5": b"\x89HDF\r\n\x1a\n" + bytes(100),
+    "GGUF": b"GGUF\x03\0\0\0",
+    "safetensors": SAFETENSORS,
+}
+ARCHIVES = {
+    "torch.export": ["m/models/model.json", "m/data/weights/0"],
+    "AOTInductor": ["m/data/aotinductor/model/a.so", "m/models/model.json"],
+    "Keras": ["config.json", "metadata.json", "model.weights.h5"],
+    "skops": ["schema.json", "0.npy"],
+}
+FOLDERS = {
+    "TensorFlow SavedModel": {"saved_model.pb": b"\x08\x01", "variables": b""},
+    "MLflow": {"MLmodel": b"flavors:\n"},
+    "Hugging Face": {"config.json": json.dumps({"architectures": ["LlamaForCausalLM"]}).encode()},
+    "OpenVINO": {"m.xml": OPENVINO, "m.bin": b""},
+}
+
+
+def refusal(path: Path) -> UnservableFile:
+    with pytest.raises(UnservableFile) as caught:
+        read(path)
+    assert caught.value.fix
+    return caught.value
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_known_by_its_content(tmp_path, name):
+    for called in ("model.pt", "model", "model.onnx"):
+        (tmp_path / called).write_bytes(FILES[name])
+        error = refusal(tmp_path / called)
+        assert (error.kind, error.what) == ("later", f"'{called}' is a model of format {name}")
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_is_known_by_its_members(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        for member in ARCHIVES[name]:
+            archive.writestr(member, b"{}")
+    assert refusal(tmp_path / "model.pt").what == f"'model.pt' is a model of format {name}"
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_is_known_by_what_it_holds(tmp_path, name):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file, content in FOLDERS[name].items():
+        (folder / file).write_bytes(content)
+    assert refusal(folder).what == f"'model' is a model of format {name}"
+
+
+def test_a_folder_of_nothing_in_particular_is_refused(tmp_path):
+    (tmp_path / "model.pt").mkdir()
+    assert refusal(tmp_path / "model.pt").code == "UNKNOWN_FORMAT"
+    (tmp_path / "model.pt" / "config.json").write_bytes(b'{"a":' * 100_000)
+    assert refusal(tmp_path / "model.pt").code == "UNKNOWN_FORMAT", "a bottomless text is no configuration"
+
+
+def test_what_only_begins_like_a_format_is_none_of_it():
+    for head in (
+        b"",
+        b"\x08",
+        b"\x08\x0a",
+        b"\x08\x00\x3a\x01\x00",
+        b"\x0a\x01a\x3a\x01\x00",
+        b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"{}",
+        b"<net>",
+        b"<network version='1'>",
+        struct.pack("<Q", 1 << 60) + b"{",
+        b"tree\n",
+    ):
+        assert formats.of_file(head) is None, head
+
+
+def test_any_bytes_are_some_format_or_none():
+    draw = random.Random(5)
+    heads = [draw.randbytes(draw.randrange(200)) for _ in range(2000)]
+    heads += [bytes([*ONNX[:at], ONNX[at] ^ flip, *ONNX[at + 1 : 200]]) for at in range(40) for flip in (1, 0x80, 0xFF)]
+    heads += [b"\x08\x0a" + b"\x28\x01" * 2047, b" " * 4096, b"<?xml" * 800]
+    for head in heads:
+        assert formats.of_file(head) in (None, *formats.FILES)

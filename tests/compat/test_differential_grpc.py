@@ -14,6 +14,7 @@ from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2_grpc as stubs
 
 from tests.support.corpus_grpc import ROW, Call, corpus, infer, tensor
+from tests.support.server import Serve
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -29,9 +30,17 @@ class Reply:
 
 @pytest.fixture(scope="module")
 def pair(both) -> Iterator[tuple[Any, Any]]:
+    for server in both:
+        # What was sent over HTTP may have left the real Triton at an unload, which takes it a while.
+        server.until(lambda server=server: not moving(server), 60, "a model stays on its way")
     with ExitStack() as stack:
         channels = [stack.enter_context(grpc.insecure_channel(server.grpc)) for server in both]
         yield tuple(stubs.GRPCInferenceServiceStub(channel) for channel in channels)
+
+
+def moving(server: Serve) -> bool:
+    """Whether a model is being loaded or unloaded."""
+    return any(row.get("state", "").endswith("LOADING") for row in server.post("/v2/repository/index", {}).json)
 
 
 def plain(method: str, message: Any) -> Any:

@@ -68,7 +68,7 @@ def _refuse_folder(path: Path) -> UnservableFile:
         return _later(path, format_)
     return UnservableFile(
         f"'{path.name}' is a folder of none of the formats that Naiad knows",
-        "name the model's file; a folder is served where it is a SavedModel, say",
+        "name the model's file",
         kind="unknown",
         code="UNKNOWN_FORMAT",
     )

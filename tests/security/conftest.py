@@ -45,3 +45,27 @@ def server(module_repository, tmp_path_factory):
         yield running
         assert running.process.poll() is None and running.pid == pid, "the server died"
         assert running.infer("m", [0.0] * 16).status == 200
+
+
+@pytest.fixture(scope="module")
+def fenced(module_repository, tmp_path_factory):
+    """One that takes files from clients, and beside whose repository nothing may change."""
+    from tests.support.server import serve
+
+    module_repository.identity("m")
+    canary = module_repository.root.parent / "canary"
+    canary.write_text("sings")
+    log = tmp_path_factory.mktemp("log") / "serve.log"
+    options = ["--model-control-mode=explicit", "--load-model=m", "--allow-file-override=true"]
+    with serve(module_repository.root, log, *options) as running:
+        running.wait_ready()
+        before = _listing(module_repository.root.parent)
+        yield running
+        assert running.process.poll() is None, "the server died"
+        assert running.infer("m", [0.0] * 16).status == 200
+        assert canary.read_text() == "sings"
+        assert _listing(module_repository.root.parent) == before
+
+
+def _listing(folder) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

@@ -10,30 +10,13 @@ from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.security.test_paths import NAMES, PATHS
-from tests.support.server import serve
 
 LOOKED_UP = "not found"
 
 
 @pytest.fixture(scope="module")
-def server(module_repository, tmp_path_factory):
-    module_repository.identity("m")
-    canary = module_repository.root.parent / "canary"
-    canary.write_text("sings")
-    log = tmp_path_factory.mktemp("log") / "serve.log"
-    options = ["--model-control-mode=explicit", "--load-model=m", "--allow-file-override=true"]
-    with serve(module_repository.root, log, *options) as running:
-        running.wait_ready()
-        before = _listing(module_repository.root.parent)
-        yield running
-        assert running.process.poll() is None, "the server died"
-        assert running.infer("m", [0.0] * 16).status == 200
-        assert canary.read_text() == "sings"
-        assert _listing(module_repository.root.parent) == before
-
-
-def _listing(folder) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+def server(fenced):
+    return fenced
 
 
 @pytest.fixture

@@ -10,10 +10,20 @@ class Backend:
     """The server half of a backend; the worker half has the same file name."""
 
     name: str
-    platforms: tuple[str, ...]
-    default_filename: str
-    """"" where the backend needs no file."""
-    reads_signature: bool
-    """Whether `signature` can say something about its files."""
+    platforms: tuple[str, ...] = ()
+    """Other spellings in `platform`."""
+    filenames: tuple[str, ...] = ()
+    """Names under which its models lie in a version folder, the usual one first; none where it needs no file."""
+    reads_signature: bool = False
+    """Whether `signature` can say something about its files, so that a dry run can complete a configuration."""
+    describes: bool = False
+    """Whether its models say themselves what they take: the worker half then has `describe(spec)`."""
+    forks: bool = True
+    """Whether its framework survives a fork; if not, each worker is a process of its own from the start."""
     max_batch_size: int = 32
     """What Naiad chooses where nothing says."""
+
+    @property
+    def default_filename(self) -> str:
+        """The name of its model file; "" where it needs none."""
+        return self.filenames[0] if self.filenames else ""

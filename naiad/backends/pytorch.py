@@ -5,6 +5,6 @@ from naiad.backends.base import Backend
 BACKEND = Backend(
     name="pytorch",
     platforms=("pytorch_libtorch", "libtorch"),
-    default_filename="model.pt",
+    filenames=("model.pt",),
     reads_signature=True,
 )

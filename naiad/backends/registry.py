@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
+from pathlib import Path, PurePath
 from typing import Any
 
 from naiad.backends import identity, pytorch, repeat, square
 from naiad.backends.base import Backend
 from naiad.errors import ConfigError
 
-BACKENDS = {backend.name: backend for backend in (pytorch.BACKEND, identity.BACKEND, repeat.BACKEND, square.BACKEND)}
+BACKENDS = {
+    backend.name: backend for backend in (pytorch.BACKEND, identity.BACKEND, repeat.BACKEND, square.BACKEND)
+}  # fmt: skip
 LATER = {
     "onnxruntime", "onnxruntime_onnx", "tensorflow", "tensorflow_savedmodel", "openvino", "tensorrt", "tensorrt_plan",
     "python", "torch_aoti", "ensemble", "vllm", "dali", "fil", "sequence", "dyna_sequence",
 }  # fmt: skip
-# Files in the order in which Triton looks for them.
+# Files in the order in which Triton looks for them, then those that Triton does not know.
 _FILES = (
     ("model.savedmodel", "tensorflow"),
     ("model.plan", "tensorrt"),
@@ -24,18 +27,24 @@ _FILES = (
     ("model.pt2", "torch_aoti"),
     ("model.py", "python"),
 )
+_SUFFIXES = {PurePath(file).suffix: kind for file, kind in _FILES if file != "model.py"}
 
 
 def choose(message: Any, version_directory: Path, *, name: str) -> Backend:
-    """The backend of a model; raises `ConfigError` that names what was found."""
+    """The backend of a model, its first filename the one that is there; raises `ConfigError` that names what was found.
+
+    Where the configuration names none the file decides: one of the usual names, else the suffix of a folder's only
+    entry.
+    """
     if message.backend and message.platform:
-        return _agreed(message.backend, message.platform)
+        return _with_file(_agreed(message.backend, message.platform), version_directory)
     asked = message.backend or message.platform
     if asked:
-        return _named(asked, f"{'backend' if message.backend else 'platform'} '{asked}'")
-    for file, backend in _FILES:
+        backend = _named(asked, f"{'backend' if message.backend else 'platform'} '{asked}'")
+        return _with_file(backend, version_directory)
+    for file, kind in (*_FILES, *_only_entry(version_directory)):
         if (version_directory / file).exists():
-            return _named(backend, f"'{file}'")
+            return _first(_named(kind, f"'{file}'"), file)
     suffix = name.rpartition(".")[2] if "." in name else ""
     if suffix in BACKENDS:
         return BACKENDS[suffix]
@@ -45,6 +54,23 @@ def choose(message: Any, version_directory: Path, *, name: str) -> Backend:
         f"version folder '{version_directory.name}' {holds}; expected a model file such as 'model.pt', "
         "or 'backend' in config.pbtxt"
     )
+
+
+def _only_entry(folder: Path) -> tuple[tuple[str, str], ...]:
+    """A folder's only entry and the kind that its suffix names; nothing where either is missing."""
+    names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []
+    kind = _SUFFIXES.get(PurePath(names[0]).suffix.lower()) if len(names) == 1 else None
+    return ((names[0], kind),) if kind else ()
+
+
+def _with_file(backend: Backend, folder: Path) -> Backend:
+    """The backend with the first of its filenames that the folder holds."""
+    there = next((file for file in backend.filenames if (folder / file).exists()), None)
+    return _first(backend, there) if there else backend
+
+
+def _first(backend: Backend, file: str) -> Backend:
+    return dataclasses.replace(backend, filenames=(file, *(other for other in backend.filenames if other != file)))
 
 
 def _agreed(backend: str, platform: str) -> Backend:

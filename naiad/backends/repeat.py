@@ -2,4 +2,4 @@
 
 from naiad.backends.base import Backend
 
-BACKEND = Backend(name="repeat", platforms=(), default_filename="", reads_signature=False)
+BACKEND = Backend(name="repeat")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from naiad.backends.base import Backend
@@ -13,7 +13,7 @@ from naiad.config.message import ModelConfigMessage, number_of, v2_name
 from naiad.config.model import Completed
 from naiad.config.pbtxt import PartialConfig
 from naiad.errors import ConfigError
-from naiad.signature.model import Signature
+from naiad.signature.model import Signature, TensorSignature
 
 ARGUMENT = "naiad.argument."
 """Key of `parameters` that maps an input's name onto an argument of the model."""
@@ -24,7 +24,17 @@ class ProbeRequest:
     """What the dry run is told."""
 
     inputs: list[dict[str, Any]]
+    """Name, argument, datatype and dims of each; `declared` where the file says which of the dims are open."""
     batched: bool
+    max_batch: int | None = None
+    """The largest batch that the file allows."""
+    outputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Dims of the outputs as the file declares them."""
+
+    def at(self, shapes: Mapping[str, list[int]]) -> ProbeRequest:
+        """The same with the shapes at which the model ran: warm-up calls use them."""
+        inputs = [{**entry, "dims": shapes[entry["name"]]} for entry in self.inputs]
+        return replace(self, inputs=inputs)
 
 
 @dataclass(slots=True)
@@ -71,12 +81,21 @@ def probe_request(partial: PartialConfig, signature: Signature | None) -> ProbeR
             f"the file does not tell its inputs: {has}; "
             "write them into config.pbtxt (input: name, data_type, dims), or save the model with torch.jit.trace"
         )
-    inputs = [
-        {"name": tensor.name, "argument": tensor.name, "datatype": tensor.datatype, "dims": list(tensor.shape or ())}
-        for tensor in signature.inputs
-    ]
+    inputs = [_entry(tensor.name, tensor, list(tensor.dims or tensor.shape or ())) for tensor in signature.inputs]
     written_zero = "max_batch_size" in partial.given and message.max_batch_size == 0
-    return ProbeRequest(inputs, batched=not written_zero)
+    return _request(inputs, signature, batched=not written_zero)
+
+
+def _entry(name: str, told: TensorSignature, dims: list[int]) -> dict[str, Any]:
+    entry = {"name": name, "argument": told.name, "datatype": told.datatype, "dims": dims}
+    return entry if told.dims is None else {**entry, "declared": True}
+
+
+def _request(inputs: list[dict[str, Any]], signature: Signature | None, *, batched: bool) -> ProbeRequest:
+    if signature is None:
+        return ProbeRequest(inputs, batched)
+    outputs = {tensor.name: tensor.dims for tensor in signature.outputs if tensor.dims is not None}
+    return ProbeRequest(inputs, batched, signature.max_batch, outputs)
 
 
 def _probe_configured(partial: PartialConfig, signature: Signature | None) -> ProbeRequest:
@@ -92,7 +111,7 @@ def _probe_configured(partial: PartialConfig, signature: Signature | None) -> Pr
     taken: dict[int, str] = {}
     for position, tensor in enumerate(message.input):
         dims = list(tensor.reshape.shape) if tensor.HasField("reshape") else list(tensor.dims)
-        dims = [1, *dims] if batched else dims
+        dims = [-1, *dims] if batched else dims
         argument = argument_of(message, tensor.name)
         place = None
         if signature is not None and signature.inputs:
@@ -101,17 +120,29 @@ def _probe_configured(partial: PartialConfig, signature: Signature | None) -> Pr
         recorded = signature.inputs[place] if signature is not None and place is not None else None
         if recorded is not None:
             _agree(where, tensor, dims, recorded)
-            shape = recorded.shape or ()
-            dims = [shape[at] if dim == -1 and at < len(shape) else dim for at, dim in enumerate(dims)]
+            dims = _as_told(dims, recorded)
             argument = argument or recorded.name
         datatype = v2_name(tensor.data_type) or (recorded.datatype if recorded else None)
         if not datatype:
             raise ConfigError(
                 f"{where}: input '{tensor.name}': data_type: expected a datatype such as TYPE_FP32, got none"
             )
-        entry = {"name": tensor.name, "datatype": datatype, "dims": [1 if dim == -1 else dim for dim in dims]}
-        inputs.append({**entry, "argument": argument} if argument else entry)
-    return ProbeRequest(inputs, batched=batched)
+        told = recorded if recorded is not None else TensorSignature(name=argument or "", type="")
+        inputs.append(_written(tensor.name, datatype, dims, told))
+    return _request(inputs, signature, batched=batched)
+
+
+def _written(name: str, datatype: str, dims: list[int], told: TensorSignature) -> dict[str, Any]:
+    """The entry of an input whose datatype and dims were written."""
+    dims = dims if told.dims is not None else [1 if dim == -1 else dim for dim in dims]
+    entry = {**_entry(name, told, dims), "datatype": datatype}
+    return entry if told.name else {key: value for key, value in entry.items() if key != "argument"}
+
+
+def _as_told(dims: list[int], told: TensorSignature) -> list[int]:
+    """The written dims, open ones as the file has them."""
+    shape = told.dims if told.dims is not None else told.shape or ()
+    return [shape[at] if dim == -1 and at < len(shape) else dim for at, dim in enumerate(dims)]
 
 
 def _unambiguous(where: str, name: str, place: int | None, signature: Signature, taken: dict[int, str]) -> None:
@@ -129,18 +160,23 @@ def _unambiguous(where: str, name: str, place: int | None, signature: Signature,
     taken[place] = name
 
 
-def _agree(where: str, tensor: Any, dims: list[int], recorded: Any) -> None:
-    """The written datatype and rank against those of the trace (IO_MISMATCH)."""
+def _agree(where: str, tensor: Any, dims: list[int], recorded: TensorSignature) -> None:
+    """The written datatype, rank and fixed dims against those of the file."""
     written = v2_name(tensor.data_type)
+    declared = recorded.dims is not None
     if written and recorded.datatype and written != recorded.datatype:
         raise ConfigError(
-            f"{where}: input '{tensor.name}': data_type: expected TYPE_{recorded.datatype} as traced, "
-            f"got TYPE_{written}"
+            f"{where}: input '{tensor.name}': data_type: expected TYPE_{recorded.datatype} "
+            f"as {'declared in the file' if declared else 'traced'}, got TYPE_{written} (DTYPE_MISMATCH)"
         )
-    if recorded.shape is not None and len(dims) != len(recorded.shape):
+    told = recorded.dims if declared else recorded.shape
+    if told is None:
+        return
+    fixed = declared and any(-1 not in (dim, other) and dim != other for dim, other in zip(dims, told, strict=False))
+    if len(dims) != len(told) or fixed:
         raise ConfigError(
-            f"{where}: input '{tensor.name}': dims: expected {len(recorded.shape)} dims with the batch as in the "
-            f"traced shape {list(recorded.shape)}, got {dims}"
+            f"{where}: input '{tensor.name}': dims: expected {len(told)} dims with the batch as in the "
+            f"{'declared' if declared else 'traced'} shape {list(told)}, got {dims} (IO_MISMATCH)"
         )
 
 
@@ -172,9 +208,9 @@ def complete(
     draft = begin(partial, backend)
     message = draft.message
     if report is not None and probed is not None:
-        _batch_size(draft, partial, backend, report)
+        _batch_size(draft, partial, largest_batch(backend, probed.max_batch), report)
         fill_inputs(draft, report["varying"], probed)
-        _outputs(draft, report)
+        _outputs(draft, report, probed)
     for kind, tensors in (("input", message.input), ("output", message.output)):
         if not tensors:
             raise ConfigError(
@@ -185,7 +221,12 @@ def complete(
     return Completed(config, draft.origins, tuple(draft.notes))
 
 
-def _batch_size(draft: Draft, partial: PartialConfig, backend: Backend, report: Mapping[str, Any]) -> None:
+def largest_batch(backend: Backend, allowed: int | None) -> int:
+    """What Naiad chooses as `max_batch_size`, no more than the file allows."""
+    return backend.max_batch_size if allowed is None else min(backend.max_batch_size, allowed)
+
+
+def _batch_size(draft: Draft, partial: PartialConfig, largest: int, report: Mapping[str, Any]) -> None:
     message = draft.message
     batchable, reason = report["batchable"], report["reason"]
     if is_literal(partial) or message.max_batch_size > 0:
@@ -201,10 +242,10 @@ def _batch_size(draft: Draft, partial: PartialConfig, backend: Backend, report: 
     if not batchable:
         draft.notes.append(f"no batching: {reason}")
         return
-    if not backend.max_batch_size:
+    if not largest:
         draft.notes.append("no batching: --backend-config says default-max-batch-size=0")
         return
-    message.max_batch_size = backend.max_batch_size
+    message.max_batch_size = largest
     # Where Naiad chose the batch size, requests are merged without waiting.
     if message.WhichOneof("scheduling_choice") is None:
         message.dynamic_batching.SetInParent()
@@ -229,13 +270,27 @@ def fill_inputs(draft: Draft, varying: Mapping[str, Any], probed: ProbeRequest) 
         tensor.data_type = number_of(entry["datatype"])
         tensor.dims.extend(dims[1:] if batching else dims)
         draft.origins[f"input.{tensor.name}"] = "file"
-        if any(vary):
+        if any(vary) and not entry.get("declared"):
             draft.origins[f"input.{tensor.name}.dims"] = "dry run"
 
 
-def _outputs(draft: Draft, report: Mapping[str, Any]) -> None:
+def _seen(report: Mapping[str, Any], declared: Mapping[str, tuple[int, ...]]) -> list[dict[str, Any]]:
+    """The outputs of the dry run; a dim that the file leaves open stays open, whatever two runs gave.
+
+    A file may declare a rank that the model does not keep: what was seen counts then.
+    """
+    seen: list[dict[str, Any]] = []
+    for output in report["outputs"]:
+        told = declared.get(output["name"], ())
+        same = len(told) == len(output["dims"])
+        dims = [-1 if same and told[at] == -1 else dim for at, dim in enumerate(output["dims"])]
+        seen.append({**output, "dims": dims})
+    return seen
+
+
+def _outputs(draft: Draft, report: Mapping[str, Any], probed: ProbeRequest) -> None:
     message = draft.message
-    seen = report["outputs"]
+    seen = _seen(report, probed.outputs)
     batching = message.max_batch_size > 0
     if not message.output:
         for entry in seen:
@@ -249,10 +304,10 @@ def _outputs(draft: Draft, report: Mapping[str, Any]) -> None:
     for position, tensor in enumerate(message.output):
         numbered = re.fullmatch(r".*__(\d+)", tensor.name)
         place = int(numbered[1]) if numbered else position
-        entry = by_name.get(tensor.name) or (seen[place] if place < len(seen) else None)
-        if entry is None:
+        if tensor.name not in by_name and place >= len(seen):
             names = ", ".join(by_name)
             raise ConfigError(f"{draft.source}: output '{tensor.name}': the model gives {len(seen)} ({names})")
+        entry = by_name[tensor.name] if tensor.name in by_name else seen[place]
         if not v2_name(tensor.data_type):
             tensor.data_type = number_of(entry["datatype"])
             draft.origins[f"output.{tensor.name}.data_type"] = "dry run"

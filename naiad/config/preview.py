@@ -8,8 +8,8 @@ from typing import Any
 
 from naiad.backends.base import Backend
 from naiad.config import freeze, validate
-from naiad.config.autocomplete import Draft, begin, fill_inputs, probe_request
-from naiad.config.message import ModelConfigMessage, v2_name
+from naiad.config.autocomplete import Draft, begin, fill_inputs, largest_batch, probe_request
+from naiad.config.message import ModelConfigMessage, number_of, v2_name
 from naiad.config.pbtxt import PartialConfig
 from naiad.signature.model import Signature, output_names
 
@@ -39,8 +39,9 @@ def preview(partial: PartialConfig, backend: Backend, *, name: str, signature: S
     if message.input or (signature is not None and signature.complete):
         probed = probe_request(partial, signature) if backend.reads_signature else None
         if probed is not None and not message.input:
-            _guess_batch(draft, partial, backend, [entry["dims"] for entry in probed.inputs])
-            draft.notes.append("dims are those of the example that was traced; the dry run finds which may vary")
+            _guess_batch(draft, partial, largest_batch(backend, probed.max_batch), probed.inputs)
+            if not all("declared" in entry for entry in probed.inputs):
+                draft.notes.append("dims are those of the example that was traced; the dry run finds which may vary")
         if probed is not None:
             fill_inputs(draft, {}, probed)
     elif signature is not None:
@@ -49,7 +50,7 @@ def preview(partial: PartialConfig, backend: Backend, *, name: str, signature: S
     else:
         undecided.append("input")
         draft.notes.append(f"backend '{backend.name}' cannot find out inputs: write them into config.pbtxt to serve it")
-    undecided += _open_outputs(message, backend, signature)
+    undecided += _open_outputs(draft, backend, signature)
     if any(path.startswith("output") for path in undecided) and backend.reads_signature:
         draft.notes.append("outputs are told by the dry run when the model is loaded")
     effective = ModelConfigMessage()
@@ -69,28 +70,45 @@ def preview(partial: PartialConfig, backend: Backend, *, name: str, signature: S
     )
 
 
-def _guess_batch(draft: Draft, partial: PartialConfig, backend: Backend, shapes: list[list[int]]) -> None:
+def _guess_batch(draft: Draft, partial: PartialConfig, largest: int, inputs: list[dict[str, Any]]) -> None:
     """The batch size that a load chooses if the dry run at batch 1, 2 and 3 succeeds."""
     if "max_batch_size" in partial.given or partial.message.output:
         return
     draft.origins["max_batch_size"] = GUESS
-    if not all(shapes) or len({shape[0] for shape in shapes}) != 1:
-        draft.notes.append("no batching: the inputs have no first dimension in common")
+    shapes = [entry["dims"] for entry in inputs]
+    fixed = any("declared" in entry and entry["dims"][:1] != [-1] for entry in inputs)
+    if fixed or not all(shapes) or len({shape[0] for shape in shapes}) != 1 or not largest:
+        draft.notes.append("no batching: the inputs have no first dimension in common that may vary")
         return
-    draft.message.max_batch_size = backend.max_batch_size
+    draft.message.max_batch_size = largest
     draft.notes.append("max_batch_size is a guess: the dry run at load decides whether the model batches")
     if draft.message.WhichOneof("scheduling_choice") is None:
         draft.message.dynamic_batching.SetInParent()
         draft.origins["dynamic_batching"] = GUESS
 
 
-def _open_outputs(message: Any, backend: Backend, signature: Signature | None) -> list[str]:
-    """Outputs of which the datatype or the dims are not known yet."""
+def _open_outputs(draft: Draft, backend: Backend, signature: Signature | None) -> list[str]:
+    """Outputs of which the datatype or the dims are not known yet; those that the file declares are filled in."""
+    message = draft.message
     if message.output:
         told_later = [tensor for tensor in message.output if not v2_name(tensor.data_type) or not tensor.dims]
         return [f"output.{tensor.name}" for tensor in told_later] if backend.reads_signature else []
-    names = output_names(signature.output_type) if signature is not None else ()
-    return [f"output.{name}" for name in names] or ["output"]
+    if signature is None:
+        return ["output"]
+    if signature.outputs and all(tensor.known for tensor in signature.outputs):
+        _declared_outputs(draft, signature)
+        return []
+    return [f"output.{name}" for name in output_names(signature)] or ["output"]
+
+
+def _declared_outputs(draft: Draft, signature: Signature) -> None:
+    for told in signature.outputs:
+        tensor = draft.message.output.add()
+        tensor.name = told.name
+        tensor.data_type = number_of(told.datatype or "")
+        dims = told.dims if told.dims is not None else told.shape or ()
+        tensor.dims.extend(dims[1:] if draft.message.max_batch_size else dims)
+        draft.origins[f"output.{told.name}"] = "file"
 
 
 def _known(message: Any) -> Any:

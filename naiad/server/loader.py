@@ -169,7 +169,7 @@ class Loader:
         started: list[Worker] = []
         files = scaling.files_of(request.directory)
         try:
-            completed = self._first(request, (backend, folder, file), probed, started)
+            completed, probed = self._first(request, (backend, folder, file), probed, started)
             plan = self._plan(request, completed.config, (backend, folder, file), probed)
             self._instances(request, completed.config, plan, started, first=0)
             spec = model_spec(
@@ -200,11 +200,14 @@ class Loader:
         place: tuple[Backend, Path, str],
         probed: ProbeRequest | None,
         started: list[Worker],
-    ) -> Completed:
-        """The finished configuration; the worker that a dry run needs is started and goes on to serve."""
+    ) -> tuple[Completed, ProbeRequest | None]:
+        """The finished configuration, and the dry run at the shapes that the model accepts.
+
+        The worker that the dry run needs is started and goes on to serve.
+        """
         backend = place[0]
         if probed is None:
-            return complete(request.partial, backend, name=request.model, report=None, probed=None)
+            return complete(request.partial, backend, name=request.model, report=None, probed=None), None
         worker = self._start(request, place, instance=0, device=devices.first(request.partial.message))
         started.append(worker)
         worker.load(self._load_message(request, place, instance=0))
@@ -212,7 +215,8 @@ class Loader:
             report = worker.probe(probed.inputs, batched=probed.batched)
         except LoadError as error:
             raise self._probe_failure(request, probed, error) from error
-        return complete(request.partial, backend, name=request.model, report=report, probed=probed)
+        completed = complete(request.partial, backend, name=request.model, report=report, probed=probed)
+        return completed, probed.at(report["shapes"])
 
     def _probe_failure(self, request: LoadRequest, probed: ProbeRequest, error: LoadError) -> LoadError:
         shapes = ", ".join(f"{entry['name']} {entry['datatype']} {entry['dims']}" for entry in probed.inputs)
@@ -230,6 +234,7 @@ class Loader:
             version=request.version,
             instance=instance,
             backend=place[0].name,
+            forks=place[0].forks,
             python=sys.executable,
             environment=environment,
             load_timeout_secs=self._load_timeout,

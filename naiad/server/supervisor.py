@@ -19,6 +19,7 @@ from naiad._worker.naiad_worker.control import Closed, ControlChannel
 from naiad.errors import LoadError
 from naiad.server.reaper import Reaper, describe_exit
 from naiad.server.restart import RestartPolicy
+from naiad.server.spawn import spawn
 from naiad.server.zygote import Zygote, ZygoteError, ZygoteKey, ZygoteOptions
 
 log = logging.getLogger("naiad.supervisor")
@@ -51,6 +52,8 @@ class WorkerSpec:
     instance: int
     backend: str
     python: str
+    forks: bool = True
+    """Whether the worker is forked from a zygote; if not, it is started as a process of its own."""
     environment: Mapping[str, str] = field(default_factory=dict)
     load_timeout_secs: float = 600.0
 
@@ -281,39 +284,51 @@ class Supervisor:
         return worker
 
     def _start(self, spec: WorkerSpec) -> Worker | None:
-        """Forks a worker; None if its zygote is gone. Whatever a half-made worker holds ends with its channels."""
-        zygote = self._zygote(ZygoteKey(spec.python, spec.backend, tuple(sorted(spec.environment.items()))))
+        """Forks or spawns a worker; None if its zygote is gone. What is half made ends with its channels."""
+        zygote = None
         with contextlib.ExitStack() as undo:
-            undo.callback(self._leave, zygote)
+            if spec.forks:
+                zygote = self._zygote(ZygoteKey(spec.python, spec.backend, tuple(sorted(spec.environment.items()))))
+                undo.callback(self._leave, zygote)
             place = {"model": spec.model, "version": spec.version, "instance": spec.instance}
             worker_id, data = self._core.open_worker(json.dumps(place).encode())
             undo.callback(self._core.close_worker, worker_id)
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
+            undo.callback(os.close, read_end)
             try:
-                pid = zygote.fork((theirs.fileno(), data, write_end), spec.environment)
-            except Closed:
-                os.close(read_end)
-                self._forget(zygote)
-                return None
-            except BaseException as error:
-                os.close(read_end)
-                if not isinstance(error, TimeoutError):
-                    raise
-                self._forget(zygote)
-                raise ZygoteError(f"the zygote of backend '{spec.backend}' does not answer; it was stopped") from None
+                pid = self._born(spec, zygote, (theirs.fileno(), data, write_end))
             finally:
                 theirs.close()
                 os.close(data)
                 os.close(write_end)
+            if pid is None:
+                return None
             undo.pop_all()
         worker = Worker(spec, worker_id=worker_id, pid=pid, control=ControlChannel(ours))
-        with self._lock:
-            self._zygote_of[worker_id] = zygote
+        if zygote is not None:
+            with self._lock:
+                self._zygote_of[worker_id] = zygote
         self._reaper.watch(pid, lambda status: self._ended(worker, status))
         self._adopt_output(read_end, {"model": spec.model, "version": spec.version, "pid": pid})
         return worker
+
+    def _born(self, spec: WorkerSpec, zygote: Zygote | None, descriptors: tuple[int, int, int]) -> int | None:
+        """The pid of a new worker that gets these descriptors; None if its zygote is gone."""
+        if zygote is None:
+            process = spawn(spec, descriptors, self._zygote_options)
+            self._reaper.disown(process.pid)  # from here on it is watched as every worker is
+            process.returncode = 0  # else Popen would wait for it, too
+            return process.pid
+        try:
+            return zygote.fork(descriptors, spec.environment)
+        except Closed:
+            self._forget(zygote)
+            return None
+        except TimeoutError:
+            self._forget(zygote)
+            raise ZygoteError(f"the zygote of backend '{spec.backend}' does not answer; it was stopped") from None
 
     def keep(self, worker: Worker, replay: Replay) -> None:
         """From now on a death of this worker is answered by a replacement; one that is dead already, at once."""

@@ -7,15 +7,22 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSignature:
-    """One input: what is not told is None."""
+    """One input or output: what is not told is None."""
 
     name: str
     type: str
-    """As the file writes it: `Tensor`, `Optional[Tensor]`, `int` …"""
+    """As the file writes it: `Tensor`, `Optional[Tensor]`, `tensor(float)` …"""
     datatype: str | None = None
     """v2 name."""
     shape: tuple[int, ...] | None = None
-    """The shape of the recorded example, the batch included."""
+    """The shape of a recorded example, the batch included: other dims may be dynamic."""
+    dims: tuple[int, ...] | None = None
+    """What the file declares, the batch included: -1 may be any size, every other dim is fixed."""
+
+    @property
+    def known(self) -> bool:
+        """Whether the datatype and some shape are told."""
+        return self.datatype is not None and (self.shape is not None or self.dims is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,20 +30,28 @@ class Signature:
     """What was read from a file."""
 
     format: str
-    """`TorchScript (traced)`, `TorchScript (scripted)` …"""
+    """`TorchScript (traced)`, `ONNX` …"""
     backend: str
     inputs: tuple[TensorSignature, ...]
-    output_type: str
+    outputs: tuple[TensorSignature, ...] = ()
+    """Empty where the file does not declare them."""
+    output_type: str = ""
+    """What `forward` returns, where the file says that instead."""
+    max_batch: int | None = None
+    """The largest batch that the file allows; None where it sets no bound."""
     warnings: tuple[str, ...] = field(default=())
 
     @property
     def complete(self) -> bool:
         """Whether every input has a datatype and a shape."""
-        return bool(self.inputs) and all(t.datatype is not None and t.shape is not None for t in self.inputs)
+        return bool(self.inputs) and all(tensor.known for tensor in self.inputs)
 
 
-def output_names(type_: str) -> tuple[str, ...]:
-    """Names of the outputs by their type; empty where only a run tells them (a dictionary, a class)."""
+def output_names(signature: Signature) -> tuple[str, ...]:
+    """Names of the outputs; empty where only a run tells them (a dictionary, a class)."""
+    if signature.outputs:
+        return tuple(tensor.name for tensor in signature.outputs)
+    type_ = signature.output_type
     if type_ == "Tensor":
         return ("OUTPUT__0",)
     if type_.startswith("Tuple[") and type_.endswith("]"):

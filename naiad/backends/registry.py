@@ -17,6 +17,7 @@ LATER = {
     "onnxruntime", "onnxruntime_onnx", "tensorflow", "tensorflow_savedmodel", "openvino", "tensorrt", "tensorrt_plan",
     "python", "torch_aoti", "ensemble", "vllm", "dali", "fil", "sequence", "dyna_sequence",
 }  # fmt: skip
+VLLM = "serve the model's Hugging Face folder with 'engine: vllm', which comes with a later version of Naiad"
 # Files in the order in which Triton looks for them, then those that Triton does not know.
 _FILES = (
     ("model.savedmodel", "tensorflow"),
@@ -51,8 +52,8 @@ def choose(message: Any, version_directory: Path, *, name: str) -> Backend:
     there = sorted(entry.name for entry in version_directory.iterdir()) if version_directory.is_dir() else []
     holds = f"holds {', '.join(there[:5])}" if there else "is empty"
     raise ConfigError(
-        f"version folder '{version_directory.name}' {holds}; expected a model file such as 'model.pt', "
-        "or 'backend' in config.pbtxt"
+        f"version folder '{version_directory.name}' {holds} (PATH_NOT_FOUND); "
+        "expected a model file such as 'model.pt', or 'backend' in config.pbtxt"
     )
 
 
@@ -86,8 +87,11 @@ def _named(asked: str, what: str) -> Backend:
     for backend in BACKENDS.values():
         if asked == backend.name or asked in backend.platforms:
             return backend
+    if asked == "vllm":
+        raise ConfigError(f"{what}: language models are served by vLLM itself (VLLM_BACKEND_DEPRECATED); {VLLM}")
     if asked in LATER:
-        raise ConfigError(f"{what}: this kind of model comes with a later version of Naiad; {_known()} work today")
+        late = "this kind of model comes with a later version of Naiad"
+        raise ConfigError(f"{what}: {late} (FORMAT_NOT_SERVED); {_known()} work today")
     raise ConfigError(f"{what}: unknown; {_known()} work today")
 
 

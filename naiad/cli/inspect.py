@@ -80,7 +80,7 @@ def inspect(path: Path, output: str) -> int:
     except UnservableFile as error:
         return _refuse(f"{error.what} ({error.code})", error.fix)
     except ConfigError as error:
-        return _refuse(str(error), "")
+        return _refuse(f"{error.what} ({error.code})", error.fix)
     except OSError as error:
         return _refuse(f"'{error.filename}': {error.strerror}", "")
     if output == InspectForm.JSON:

@@ -20,6 +20,16 @@ _TITLES = {
     "WEIGHTS_ONLY": ("model", "the file holds weights without a model", "文件只有权重, 没有模型"),
     "UNSAFE_PICKLE": ("model", "the file is a pickle, which can run code", "文件是可执行代码的 pickle"),
     "FILE_UNREADABLE": ("model", "the file is not a complete model file", "模型文件不完整"),
+    "EMPTY_FILE": ("model", "the model file is empty", "模型文件为空"),
+    "TRUNCATED": ("model", "the model file breaks off", "模型文件被截断"),
+    "LFS_POINTER": ("model", "the file is a Git LFS pointer, not the model", "文件是 Git LFS 指针, 不是模型"),
+    "NOT_A_MODEL": ("model", "the file is no model", "文件不是模型"),
+    "UNKNOWN_FORMAT": ("model", "the file is in no format that Naiad knows", "无法识别的模型格式"),
+    "FORMAT_NOT_SERVED": ("model", "the format is recognised, but not served", "能识别该格式, 但暂不支持推理"),
+    "UNTRUSTED_TYPES": ("model", "the file holds types that are not trusted", "文件含有不受信任的类型"),
+    "OPSET_TOO_NEW": ("model", "the model's operator set is too new for the runtime", "模型的算子集版本过新"),
+    "IR_TOO_NEW": ("model", "the model's format version is too new for the runtime", "模型的格式版本过新"),
+    "VLLM_BACKEND_DEPRECATED": ("model", "language models are served by vLLM itself", "语言模型由 vLLM 引擎提供服务"),
     "CONFIG_INVALID": ("model", "the model configuration is wrong", "模型配置有误"),
     "IO_MISMATCH": ("model", "declared inputs or outputs do not fit the model", "声明的输入输出与模型不符"),
     "DTYPE_MISMATCH": ("model", "a declared datatype does not fit the model", "声明的数据类型与模型不符"),
@@ -38,8 +48,18 @@ _TITLES = {
 
 _FIXES = {
     "WEIGHTS_ONLY": "export the model itself: torch.jit.trace(model, example).save('model.pt')",
-    "UNSAFE_PICKLE": "export to TorchScript: torch.jit.trace(model, example).save('model.pt')",
+    "UNSAFE_PICKLE": "export the model in a format that holds no code, or trust this file explicitly",
+    "UNTRUSTED_TYPES": "look at the types that are named, and list those that you trust",
     "FILE_UNREADABLE": "copy or download the file again, and compare its size with the original's",
+    "EMPTY_FILE": "copy or download the file again, and compare its size with the original's",
+    "TRUNCATED": "copy or download the file again, and compare its size with the original's",
+    "LFS_POINTER": "run 'git lfs pull' in the repository that it came from",
+    "NOT_A_MODEL": "download the file itself; the link led to a page about it",
+    "UNKNOWN_FORMAT": "export the model in a format that is served",
+    "FORMAT_NOT_SERVED": "export the model in a format that is served",
+    "OPSET_TOO_NEW": "upgrade the runtime, or export the model with an older operator set",
+    "IR_TOO_NEW": "upgrade the runtime, or convert the model to an older version of its format",
+    "VLLM_BACKEND_DEPRECATED": "serve it with 'engine: vllm', which comes with a later version of Naiad",
     "IO_MISMATCH": "declare the inputs and outputs as the model has them, or leave them out",
     "DTYPE_MISMATCH": "declare the datatype that the model has, or leave the inputs and outputs out",
     "BATCH_FROZEN": "trace the model again with a dynamic batch, or declare the fixed size instead of -1",
@@ -63,7 +83,8 @@ _COMMANDS = {
 _RULES = [
     ("WEIGHTS_ONLY", r"\bstate[ _-]dict\b|weights only|holds (only )?weights|WEIGHTS_ONLY"),
     ("UNSAFE_PICKLE", r"\bpickle|UNSAFE_PICKLE"),
-    ("FILE_UNREADABLE", r"\bLFS\b|truncated|not a zip|central directory|is empty \(0 bytes\)"),
+    ("LFS_POINTER", r"\bLFS\b"),
+    ("FILE_UNREADABLE", r"truncated|not a zip|central directory|is empty \(0 bytes\)"),
     (
         "ENV_MISSING_BACKEND",
         r"No module named '(torch|onnxruntime|tensorflow|openvino)'|(torch|framework) is not installed",
@@ -87,6 +108,8 @@ _RULES = [
     ("SLOW_START", r"timed? ?out|not ready (in|after|within)"),
     ("PROBE_FAILING", r"\b(probe|dry run|warm-?up)\b"),
 ]
+_NAMED = re.compile(r"\(([A-Z][A-Z0-9_]+)\)")
+_FIX = re.compile(r" \(fix: (.+?)\)(?=;?\s*$)", re.DOTALL)
 _COMPILED = [(code, re.compile(pattern, re.IGNORECASE | re.DOTALL)) for code, pattern in _RULES]
 
 
@@ -109,13 +132,15 @@ class Evidence:
 
 
 def classify(text: str) -> str:
-    """The code of a failure text; `LOAD_FAILED` if no rule knows it."""
-    return next((code for code, pattern in _COMPILED if pattern.search(text)), "LOAD_FAILED")
+    """The code of a failure text: the one that it names in brackets, else by its words; else `LOAD_FAILED`."""
+    named = next((code for code in _NAMED.findall(text) if code in _TITLES), None)
+    return named or next((code for code, pattern in _COMPILED if pattern.search(text)), "LOAD_FAILED")
 
 
 def diagnose(evidence: Evidence) -> Diagnosis:
-    """The diagnosis of what a server answered to a load, or says in its index."""
-    return make(classify(evidence.text), evidence)
+    """The diagnosis of what a server answered to a load, or says in its index: its fix comes before ours."""
+    told = _FIX.search(evidence.text)
+    return make(classify(evidence.text), evidence, fix=told[1] if told else "")
 
 
 def of_broken(broken: Broken, service: str) -> Diagnosis:

@@ -15,6 +15,7 @@ def model_file(folder: Path, file: str) -> Path:
     if not os.path.exists(path):  # unlike Path.exists, no name raises
         there = sorted(entry.name for entry in folder.iterdir())
         raise ConfigError(
-            f"'{folder.name}/{file}' does not exist; the folder holds {', '.join(there[:5]) or 'nothing'}"
+            f"'{folder.name}/{file}' does not exist; the folder holds {', '.join(there[:5]) or 'nothing'} "
+            "(PATH_NOT_FOUND)"
         )
     return path

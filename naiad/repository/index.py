@@ -72,7 +72,8 @@ def look_at(directory: Path) -> ModelDirectory:
                 f"move it to '{name}/1/{loose[0]}'"
             )
         else:
-            problem = f"model '{name}' has no version folder; expected '{name}/1/' with the model file"
+            problem = f"model '{name}' has no version folder"
             if ignored:
                 problem += f" (ignored: {', '.join(map(shown, ignored))}; a version is a number without leading zeros)"
+            problem += f" (LAYOUT_NO_VERSION); put the model file into '{name}/1/'"
     return ModelDirectory(name, directory, tuple(versions), problem)

@@ -146,13 +146,14 @@ class Loader:
             error.cause = without_paths(error.cause, request.directory)
             raise
         except UnservableFile as error:
-            raise self._failure(request, "signature", f"{error.what} ({error.code})", error.fix) from error
+            raise self._failure(request, "signature", error.what, error.fix).coded(error.code) from error
         except ConfigError as error:
-            raise self._failure(request, "configuration", str(error), "") from error
+            raise self._failure(request, "configuration", error.what, error.fix).coded(error.code) from error
         except OSError as error:
             file = Path(error.filename).name if isinstance(error.filename, str) else ""
             cause = f"'{file}': {error.strerror}" if file else str(error.strerror)
-            raise self._failure(request, "repository", cause, "check the rights of the files") from error
+            failure = self._failure(request, "repository", cause, "check the rights of the files")
+            raise failure.coded("FILE_UNREADABLE") from error
 
     def _failure(self, request: LoadRequest, stage: str, cause: str, fix: str) -> LoadError:
         return LoadError(model=request.model, version=request.version, stage=stage, cause=cause, fix=fix)
@@ -221,9 +222,8 @@ class Loader:
     def _probe_failure(self, request: LoadRequest, probed: ProbeRequest, error: LoadError) -> LoadError:
         shapes = ", ".join(f"{entry['name']} {entry['datatype']} {entry['dims']}" for entry in probed.inputs)
         fix = error.fix or "check the inputs in config.pbtxt against what the model was traced with"
-        return self._failure(
-            request, "probe", f"a dry run with zeros ({shapes}) fails: {error.cause} (IO_MISMATCH)", fix
-        )
+        failure = self._failure(request, "probe", f"a dry run with zeros ({shapes}) fails: {error.cause}", fix)
+        return failure.coded("IO_MISMATCH" if error.code == "LOAD_FAILED" else error.code)
 
     def _start(
         self, request: LoadRequest, place: tuple[Backend, Path, str], *, instance: int, device: Mapping[str, Any]

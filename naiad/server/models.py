@@ -102,9 +102,10 @@ class Models:
                 if not self._rescale(name, requests):
                     self._load_versions(name, requests)
             except ConfigError as error:
-                raise self._failed(name, str(error)) from error
+                raise self._failed(name, str(error), error.code) from error
             except OSError as error:
-                raise self._failed(name, f"the model's directory cannot be read: {error.strerror}") from error
+                text = f"the model's directory cannot be read: {error.strerror}"
+                raise self._failed(name, text, "FILE_UNREADABLE") from error
             finally:
                 self._sweep(name)
 
@@ -224,7 +225,7 @@ class Models:
     def _refusal(self, name: str, fresh: Mapping[int, Loaded], failures: Sequence[LoadError]) -> Refused:
         """Reports the failures, takes back what was begun, and answers what the client is told."""
         self._abandon(name, fresh, failures)
-        parts = "".join(f"version {e.version} is at UNAVAILABLE state: Internal: {_reason(e)};\n" for e in failures)
+        parts = "".join(f"version {e.version} is at UNAVAILABLE state: Internal: {e.reason};\n" for e in failures)
         return Refused("invalid_arg", f"load failed for model '{name}': {parts}")
 
     def _discard(self, workers: Sequence[Worker]) -> None:
@@ -249,7 +250,7 @@ class Models:
 
     def _abandon(self, name: str, fresh: Mapping[int, Loaded], failures: Sequence[LoadError]) -> None:
         """Reports the failures and stops the workers of versions that were not published because of them."""
-        reasons = {failure.version: _reason(failure) for failure in failures}
+        reasons = {failure.version: failure.reason for failure in failures}
         for failure in failures:
             self._report(failure)
         serving = self._published.get(name, {})
@@ -301,11 +302,11 @@ class Models:
 
         return on_state
 
-    def _failed(self, name: str, cause: str) -> Refused:
-        error = LoadError(model=name, version=None, stage="repository", cause=cause)
+    def _failed(self, name: str, cause: str, code: str) -> Refused:
+        error = LoadError(model=name, version=None, stage="repository", cause=cause).coded(code)
         self._report(error)
-        self._states.fail(name, _reason(error))
-        return Refused("invalid_arg", f"load failed for model '{name}': {_reason(error)};\n")
+        self._states.fail(name, error.reason)
+        return Refused("invalid_arg", f"load failed for model '{name}': {error.reason};\n")
 
     def _report(self, error: LoadError) -> None:
         """The one record of a failure."""
@@ -348,9 +349,3 @@ class Models:
 
         if workers or versions:
             self._drains.start(name, workers, gone)
-
-
-def _reason(error: LoadError) -> str:
-    """A failure in one line; what is wrong with the model's directory needs no word for its stage (W66)."""
-    stage = "" if error.stage == "repository" else f"{error.stage}: "
-    return f"{stage}{error.cause}" + (f" (fix: {error.fix})" if error.fix else "")

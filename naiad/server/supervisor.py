@@ -87,13 +87,14 @@ class Worker:
         except TimeoutError:
             self.kill()
             text = f"{message['type']} took longer than {timeout:.0f} s; the worker was stopped"
-            raise self._failure("load", text, "raise --model-load-timeout-secs or use a smaller model") from None
+            failure = self._failure("load", text, "raise --model-load-timeout-secs or use a smaller model")
+            raise failure.coded("SLOW_START") from None
         except Closed:
             self._exited.wait(5)
             text = f"the worker process ended during {message['type']} ({self.exit or 'cause unknown'})"
             raise self._failure("load", text, "see the worker's last log lines above") from None
         if got.get("type") == "FAILED":
-            error = self._failure(got["stage"], got["cause"], got.get("fix", ""))
+            error = self._failure(got["stage"], got["cause"], got.get("fix", "")).coded(got.get("code", ""))
             error.add_note(got.get("traceback", ""))
             raise error
         if got.get("type") != answer:
@@ -273,9 +274,10 @@ class Supervisor:
             if worker is None:
                 raise ZygoteError(f"the zygote of backend '{spec.backend}' ends at once")
         except ZygoteError as error:
-            raise LoadError(
+            failure = LoadError(
                 model=spec.model, version=spec.version, stage=error.stage, cause=str(error), fix=error.fix
-            ) from error
+            )
+            raise failure.coded(error.code) from error
         try:
             worker.hello()
         except LoadError:

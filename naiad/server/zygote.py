@@ -29,10 +29,11 @@ class ZygoteKey(NamedTuple):
 class ZygoteError(NaiadError):
     """A zygote that cannot start or fork: what failed and how to mend it."""
 
-    def __init__(self, cause: str, *, stage: str = "start", fix: str = "") -> None:
+    def __init__(self, cause: str, *, stage: str = "start", fix: str = "", code: str = "") -> None:
         super().__init__(cause)
         self.stage = stage
         self.fix = fix
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,8 @@ class Zygote:
             raise ZygoteError(text, stage="import") from None
         if message["type"] != "ZYGOTE_READY":
             self.stop()
-            raise ZygoteError(message["cause"], stage=message["stage"], fix=message.get("fix", ""))
+            told = {key: message.get(key, "") for key in ("stage", "fix", "code")}
+            raise ZygoteError(message["cause"], **told)
 
     def fork(self, descriptors: tuple[int, int, int], environment: Mapping[str, str]) -> int:
         """Forks a worker that gets (control, data, output); its pid. Raises `Closed` if the zygote is gone."""

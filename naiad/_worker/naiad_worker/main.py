@@ -59,11 +59,13 @@ class Worker:
         except Closed:
             raise
         except backends.LoadFailure as error:
-            self._control.send(_failed(stage, str(error), error.fix, traceback.format_exc()))
+            failed = _failed(stage, str(error), error.fix, traceback.format_exc())
+            self._control.send({**failed, "code": error.code})
         except ImportError as error:
             module = error.name or str(error)
             fix = f"install it into this environment: pip install {module.split('.')[0]}"
-            self._control.send(_failed("import", f"{type(error).__name__}: {error}", fix, traceback.format_exc()))
+            failed = _failed("import", f"{type(error).__name__}: {error}", fix, traceback.format_exc())
+            self._control.send({**failed, "code": "MISSING_MODULE"})
         except Exception as error:  # a model may raise anything
             self._control.send(_failed(stage, one_line(error), "", traceback.format_exc()))
         return False

@@ -14,6 +14,15 @@ from typing import Any
 from naiad_worker import backends, main, process
 from naiad_worker.control import Closed, ControlChannel
 
+EXTRAS = {
+    "onnxruntime": "'naiad[onnx]'",
+    "skops": "'naiad[sklearn]'",
+    "sklearn": "'naiad[sklearn]'",
+    "tensorflow": "'naiad[tensorflow]'",
+    "torch": "'naiad[torch]'",
+}
+"""What brings a framework's module along."""
+
 
 def _become_worker(message: dict[str, Any], descriptors: list[int], backend: str, go: int) -> None:
     """The grandchild: waits until it belongs to the server, then lives as a worker. Never returns."""
@@ -98,8 +107,9 @@ def run() -> int:
             raise RuntimeError(f"importing '{options.backend}' left {threads} threads; a fork would lose them")
     except ImportError as error:
         module = (error.name or str(error)).split(".")[0]
-        fix = "install it: pip install 'naiad[torch]'" if module == "torch" else f"install it: pip install {module}"
-        control.send({"type": "FAILED", "stage": "import", "cause": str(error), "fix": fix, "traceback": ""})
+        fix = f"install it: pip install {EXTRAS.get(module, module)}"
+        told = {"stage": "import", "cause": str(error), "fix": fix, "code": "ENV_MISSING_BACKEND"}
+        control.send({"type": "FAILED", **told, "traceback": ""})
         return 1
     except Exception as error:
         trace = traceback.format_exc()

@@ -11,7 +11,7 @@ from naiad.backends.registry import BACKENDS, LATER, choose
 from naiad.config import pbtxt
 from naiad.errors import ConfigError
 
-LATER_ONE = "this kind of model comes with a later version of Naiad"
+LATER_ONE = "this kind of model comes with a later version of Naiad (FORMAT_NOT_SERVED)"
 WORK = "'identity', 'pytorch', 'repeat' and 'square' work today"
 
 
@@ -77,7 +77,8 @@ REFUSED = {
     "a path": ('backend: "../../evil"', f"backend '../../evil': unknown; {WORK}"),
     "nothing": (
         "",
-        "version folder '1' is empty; expected a model file such as 'model.pt', or 'backend' in config.pbtxt",
+        "version folder '1' is empty (PATH_NOT_FOUND); expected a model file such as 'model.pt', "
+        "or 'backend' in config.pbtxt",
     ),
 }  # fmt: skip
 
@@ -95,7 +96,7 @@ def test_a_folder_without_a_model_file_tells_what_it_holds(folder):
     with pytest.raises(ConfigError) as caught:
         chosen(folder)
     assert str(caught.value) == (
-        "version folder '1' holds Model.pt, notes.txt; expected a model file such as 'model.pt', "
+        "version folder '1' holds Model.pt, notes.txt (PATH_NOT_FOUND); expected a model file such as 'model.pt', "
         "or 'backend' in config.pbtxt"
     )
 

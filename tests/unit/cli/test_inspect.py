@@ -119,7 +119,8 @@ def broken(tmp_path: Path) -> dict[str, tuple[Path, int, str]]:
         "blank forgotten": (tmp_path / "blank", 5, f"'{tmp_path}/blank' does not exist; did you mean 'blank '?"),
         "blank": (
             tmp_path / "blank ", 1,
-            "the directory name 'blank ' has characters that a model name may not have; did you mean 'blank'?",
+            "the directory name 'blank ' has characters that a model name may not have; did you mean 'blank'? "
+            "(CONFIG_INVALID)",
         ),
         "weights": (
             tmp_path / "weights.pt", 1,
@@ -129,9 +130,10 @@ def broken(tmp_path: Path) -> dict[str, tuple[Path, int, str]]:
         "typo": (
             tmp_path / "typo", 1,
             'config.pbtxt:2:1: Message type "inference.ModelConfig" has no field named "max_batchsize"; '
-            "did you mean 'max_batch_size'? (in: max_batchsize: 1)",
+            "did you mean 'max_batch_size'? (in: max_batchsize: 1) (CONFIG_INVALID)",
         ),
-        "name": (tmp_path / "named", 1, "config.pbtxt: name: expected the directory's name 'named', got 'other'"),
+        "name": (tmp_path / "named", 1, "config.pbtxt: name: expected the directory's name 'named', got 'other' "
+            "(CONFIG_INVALID)"),
         "no version": (
             tmp_path / "bare", 1,
             "'bare' is a model directory without a version directory (a positive number such as '1') "
@@ -139,12 +141,12 @@ def broken(tmp_path: Path) -> dict[str, tuple[Path, int, str]]:
         ),
         "backend": (
             tmp_path / "onnx", 1,
-            "backend 'onnxruntime': this kind of model comes with a later version of Naiad; "
-            "'identity', 'pytorch', 'repeat' and 'square' work today",
+            "backend 'onnxruntime': this kind of model comes with a later version of Naiad (FORMAT_NOT_SERVED)",
         ),
-        "no file": (tmp_path / "gone", 1, "'1/model.pt' does not exist; the folder holds nothing"),
+        "no file": (tmp_path / "gone", 1, "'1/model.pt' does not exist; the folder holds nothing (PATH_NOT_FOUND)"),
         "outside": (
-            tmp_path / "escape", 1, "path '../../weights.pt': expected a path inside the model's directory"
+            tmp_path / "escape", 1,
+            "path '../../weights.pt': expected a path inside the model's directory (CONFIG_INVALID)",
         ),
         "two models": (tmp_path / "two", 1, "'two' holds several models: 'a', 'b' (PATH_AMBIGUOUS)"),
     }  # fmt: skip

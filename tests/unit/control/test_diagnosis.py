@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from naiad.control.diagnosis import Evidence, classify, diagnose
+import naiad
+from naiad.control.diagnosis import Evidence, classify, diagnose, make
 
 WORDS = [
     ("'model.pt' holds a state_dict: weights without the model", "WEIGHTS_ONLY"),
     ("the file is a pickle of a Python object", "UNSAFE_PICKLE"),
-    ("the file is a Git LFS pointer, not the model", "FILE_UNREADABLE"),
+    ("the file is a Git LFS pointer, not the model", "LFS_POINTER"),
+    ("signature: 'model.pt' breaks off (400 bytes) (TRUNCATED) (fix: copy it again);\n", "TRUNCATED"),
+    ("a dry run fails: no input 'x' (HOST_OOM)", "HOST_OOM"),
+    ("input 'x': expected dims [3], got [2] (GPU)", "IO_MISMATCH"),
     ("PytorchStreamReader failed finding central directory", "FILE_UNREADABLE"),
     ("No module named 'torch'", "ENV_MISSING_BACKEND"),
     ("ModuleNotFoundError: No module named 'transformers'", "MISSING_MODULE"),
@@ -32,7 +39,27 @@ def test_a_failures_words_have_a_code(words, code):
 def test_a_diagnosis_says_what_was_seen_and_what_to_do(words, code):
     diagnosis = diagnose(Evidence(text=words, service="digits"))
     assert diagnosis.code == code
-    assert words in diagnosis.evidence
+    assert words.strip() in diagnosis.evidence
     assert diagnosis.title and diagnosis.title_zh
     for fix in diagnosis.fixes:
         assert "{" not in (fix.command or "")
+
+
+def test_the_servers_own_fix_comes_first():
+    words = "load failed for model 'm': version 1 is at UNAVAILABLE state: Internal: signature: 'm.pkl' is a pickle "
+    words += "(UNSAFE_PICKLE) (fix: save it as skops:\n  skops.io.dump(model, 'm.skops'));\n"
+    diagnosis = diagnose(Evidence(text=words, service="digits"))
+    assert (diagnosis.code, diagnosis.fixes[0].text) == (
+        "UNSAFE_PICKLE", "save it as skops:\n  skops.io.dump(model, 'm.skops')"
+    )  # fmt: skip
+
+
+def test_every_code_that_the_server_names_has_a_title():
+    root = Path(naiad.__file__).parent
+    rooms = ("backends", "config", "repository", "server", "signature", "_worker")
+    lines = [line for room in rooms for file in (root / room).rglob("*.py") for line in file.read_text().splitlines()]
+    telling = [line for line in lines if re.search(r'\bcode ?= ?"|\bcoded\(|"code": "', line)]
+    named = {code for line in telling for code in re.findall(r'"([A-Z][A-Z_]{7,})"', line)}
+    named |= {code for line in lines for code in re.findall(r' \(([A-Z]+(?:_[A-Z]+)+)\)[";]', line)}
+    assert {"WEIGHTS_ONLY", "IO_MISMATCH", "LAYOUT_NO_VERSION", "TRUNCATED"} <= named
+    assert {code for code in named if not make(code, Evidence(text="x", service="s")).title} == set()

@@ -38,11 +38,13 @@ PROBLEMS = {
         "m", ["model.pt", "config.pbtxt"],
         "'m/model.pt' lies directly in the model's directory (LAYOUT_NO_VERSION); move it to 'm/1/model.pt'",
     ),
-    "nothing": ("m", ["config.pbtxt"], "model 'm' has no version folder; expected 'm/1/' with the model file"),
+    "nothing": (
+        "m", ["config.pbtxt"], "model 'm' has no version folder (LAYOUT_NO_VERSION); put the model file into 'm/1/'"
+    ),
     "no number": (
         "m", ["v1/model.pt", "01/model.pt", "0/model.pt"],
-        "model 'm' has no version folder; expected 'm/1/' with the model file "
-        "(ignored: 0, 01, v1; a version is a number without leading zeros)",
+        "model 'm' has no version folder (ignored: 0, 01, v1; a version is a number without leading zeros) "
+        "(LAYOUT_NO_VERSION); put the model file into 'm/1/'",
     ),
     "trailing blank": (
         "m ", ["1/model.pt"],

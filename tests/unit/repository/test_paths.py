@@ -75,9 +75,9 @@ def test_a_missing_model_file_names_what_is_there(tmp_path):
     folder.mkdir()
     with pytest.raises(ConfigError) as caught:
         model_file(folder, "model.pt")
-    assert str(caught.value) == "'1/model.pt' does not exist; the folder holds nothing"
+    assert str(caught.value) == "'1/model.pt' does not exist; the folder holds nothing (PATH_NOT_FOUND)"
     (folder / "Model.pt").write_text("x")
     with pytest.raises(ConfigError) as caught:
         model_file(folder, "model.pt")
-    assert str(caught.value) == "'1/model.pt' does not exist; the folder holds Model.pt"
+    assert str(caught.value) == "'1/model.pt' does not exist; the folder holds Model.pt (PATH_NOT_FOUND)"
     assert model_file(folder, "Model.pt") == folder / "Model.pt"

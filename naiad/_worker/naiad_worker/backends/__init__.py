@@ -24,11 +24,12 @@ class LoadSpec(NamedTuple):
 
 
 class LoadFailure(Exception):
-    """A model that cannot be loaded, with what to do about it."""
+    """A model that cannot be loaded, with what to do about it and, where it has one, the diagnosis code."""
 
-    def __init__(self, cause: str, fix: str = "") -> None:
+    def __init__(self, cause: str, fix: str = "", code: str = "") -> None:
         super().__init__(cause)
         self.fix = fix
+        self.code = code
 
 
 def backend(name: str) -> Any:

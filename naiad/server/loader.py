@@ -21,7 +21,7 @@ from naiad.errors import ConfigError, LoadError, UnservableFile
 from naiad.repository.files import model_file
 from naiad.repository.local import Snapshot
 from naiad.repository.paths import below
-from naiad.server import devices, scaling
+from naiad.server import devices, scaling, threads
 from naiad.server.backend_config import BackendConfig
 from naiad.server.restart import RestartPolicy
 from naiad.server.supervisor import Replay, Supervisor, Worker, WorkerSpec
@@ -54,6 +54,8 @@ class LoaderOptions:
     hold: int
     """Test hook: requests that a scheduler waits for before its first batch."""
     backends: BackendConfig
+    threads: str = "1"
+    """Of a model that does not say: `auto` or a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class Loader:
         self._complete = options.complete_configs
         self._hold = options.hold
         self._backends = options.backends
+        self._threads = options.threads
 
     def load(self, request: LoadRequest) -> Loaded:
         """Starts the workers of a version and brings them to serve; raises `LoadError`."""
@@ -124,7 +127,7 @@ class Loader:
         completed = scaling.with_groups(loaded.completed, request.partial)
         before, after = devices.of_instances(loaded.completed.config), devices.of_instances(completed.config)
         both = min(len(before), len(after))
-        if before[:both] != after[:both]:
+        if before[:both] != after[:both] or self._threads_of(request) != loaded.plan.load["threads"]:
             return None
         started: list[Worker] = []
         try:
@@ -237,6 +240,7 @@ class Loader:
             forks=place[0].forks,
             python=sys.executable,
             environment=environment,
+            threads=self._threads_of(request),
             load_timeout_secs=self._load_timeout,
         )
         return self._supervisor.start(spec)
@@ -244,7 +248,6 @@ class Loader:
     def _load_message(self, request: LoadRequest, place: tuple[Backend, Path, str], *, instance: int) -> dict[str, Any]:
         backend, folder, file = place
         message = request.partial.message
-        threads = message.parameters["INTRA_OP_THREAD_COUNT"].string_value if _has_threads(message) else "1"
         return {
             "model": request.model,
             "version": request.version,
@@ -256,8 +259,11 @@ class Loader:
             "config": to_dict(message),
             "signature": None,
             "device": devices.first(message),
-            "threads": int(threads) if threads.isdigit() else 1,
+            "threads": self._threads_of(request),
         }
+
+    def _threads_of(self, request: LoadRequest) -> int:
+        return threads.of_model(request.partial.message, self._threads, source=request.partial.source)
 
     def _plan(
         self,
@@ -327,10 +333,6 @@ def without_paths(text: str, directory: Path) -> str:
     for place in (directory, directory.resolve()):
         text = text.replace(f"{place}/", f"{directory.name}/").replace(str(place), directory.name)
     return text
-
-
-def _has_threads(message: Any) -> bool:
-    return "INTRA_OP_THREAD_COUNT" in message.parameters
 
 
 def _warm_up(sample: WarmUpSample, directory: Path, arguments: Mapping[str, str]) -> dict[str, Any]:

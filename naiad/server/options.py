@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from naiad.errors import ConfigError, NaiadError
-from naiad.server import restricted, tracing
+from naiad.server import restricted, threads, tracing
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+/?", re.ASCII)
 TRUE, FALSE = {"true", "1", "on", "yes"}, {"false", "0", "off", "no"}
@@ -56,6 +56,7 @@ TABLE: tuple[Option, ...] = (
     _option(_REPOSITORY, "model-load-thread-count", "int", 4, "models that load at the same time"),
     _option(_REPOSITORY, "model-load-retry-count", "int", 0, "further attempts where a load fails"),
     _option(_REPOSITORY, "model-load-timeout-secs", "float", 600.0, "seconds that one step of a load may take"),
+    _option(_REPOSITORY, "model-threads", "text", "1", "threads of a model's operation; auto = a share of all"),
     _option(_REPOSITORY, "allow-file-override", "bool", False, "'file:' content in a load call without a key"),
     _option(
         _REPOSITORY, "backend-config", "list", (), "BACKEND,default-max-batch-size=N: where nothing says; repeatable"
@@ -177,6 +178,7 @@ class ServeOptions:
     model_load_thread_count: int
     model_load_retry_count: int
     model_load_timeout_secs: float
+    model_threads: str
     allow_file_override: bool
     backend_config: tuple[str, ...]
     allow_http: bool
@@ -385,6 +387,10 @@ def _checked(options: ServeOptions) -> ServeOptions:
         _refuse("option --load-model: '*' means all models, so it must be the only one")
     if options.log_format not in ("", "default", "ISO8601", "json"):
         _refuse(f"option --log-format: expected default, ISO8601 or json, got '{options.log_format}'")
+    try:
+        threads.parse(options.model_threads, "option --model-threads")
+    except ConfigError as error:
+        _refuse(str(error))
     _check_rules(options)
     _check_tls(options)
     for origin in options.http_cors_allowed_origin:

@@ -225,6 +225,7 @@ class InferenceServer:
             complete_configs=not options.disable_auto_complete_config,
             hold=self._hold,
             backends=self._backends,
+            threads=options.model_threads,
         )
         models_options = ModelsOptions(
             repositories=options.model_repository,

@@ -20,7 +20,7 @@ def spawn(spec: WorkerSpec, descriptors: tuple[int, int, int], options: ZygoteOp
     control, data, output = descriptors
     command = [spec.python, "-m", "naiad_worker.main", "--backend", spec.backend]
     command += ["--control-fd", str(control), "--data-fd", str(data), "--server-pid", str(os.getpid())]
-    environment = worker_environment(options.base_environment, spec.environment)
+    environment = worker_environment(options.base_environment, spec.own_environment)
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(

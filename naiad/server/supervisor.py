@@ -20,6 +20,7 @@ from naiad.errors import LoadError
 from naiad.server.reaper import Reaper, describe_exit
 from naiad.server.restart import RestartPolicy
 from naiad.server.spawn import spawn
+from naiad.server.threads import VARIABLES
 from naiad.server.zygote import Zygote, ZygoteError, ZygoteKey, ZygoteOptions
 
 log = logging.getLogger("naiad.supervisor")
@@ -55,7 +56,13 @@ class WorkerSpec:
     forks: bool = True
     """Whether the worker is forked from a zygote; if not, it is started as a process of its own."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    threads: int = 1
     load_timeout_secs: float = 600.0
+
+    @property
+    def own_environment(self) -> dict[str, str]:
+        """Variables of the worker: those of its zygote, and those in which the zygote's workers differ."""
+        return {**self.environment, **dict.fromkeys(VARIABLES, str(self.threads))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,7 +331,7 @@ class Supervisor:
             process.returncode = 0  # else Popen would wait for it, too
             return process.pid
         try:
-            return zygote.fork(descriptors, spec.environment)
+            return zygote.fork(descriptors, spec.own_environment)
         except Closed:
             self._forget(zygote)
             return None

@@ -20,6 +20,10 @@ class Backend:
     """Whether its models say themselves what they take: the worker half then has `describe(spec)`."""
     forks: bool = True
     """Whether its framework survives a fork; if not, each worker is a process of its own from the start."""
+    warm_up_calls: int = 3
+    """Calls at each batch size before READY: frameworks that compile as they go need some."""
+    merges: bool = False
+    """Whether requests are merged also where a batch size is written without a scheduler, as Triton does for ONNX."""
     max_batch_size: int = 32
     """What Naiad chooses where nothing says."""
 

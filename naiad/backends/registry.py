@@ -6,15 +6,16 @@ import dataclasses
 from pathlib import Path, PurePath
 from typing import Any
 
-from naiad.backends import identity, pytorch, repeat, square
+from naiad.backends import identity, onnxruntime, pytorch, repeat, square
 from naiad.backends.base import Backend
 from naiad.errors import ConfigError
 
 BACKENDS = {
-    backend.name: backend for backend in (pytorch.BACKEND, identity.BACKEND, repeat.BACKEND, square.BACKEND)
-}  # fmt: skip
+    backend.name: backend
+    for backend in (pytorch.BACKEND, onnxruntime.BACKEND, identity.BACKEND, repeat.BACKEND, square.BACKEND)
+}
 LATER = {
-    "onnxruntime", "onnxruntime_onnx", "tensorflow", "tensorflow_savedmodel", "openvino", "tensorrt", "tensorrt_plan",
+    "tensorflow", "tensorflow_savedmodel", "openvino", "tensorrt", "tensorrt_plan",
     "python", "torch_aoti", "ensemble", "vllm", "dali", "fil", "sequence", "dyna_sequence",
 }  # fmt: skip
 VLLM = "serve the model's Hugging Face folder with 'engine: vllm', which comes with a later version of Naiad"

@@ -39,6 +39,8 @@ class Format:
     fits: Callable[[Look], bool]
     advice: str = ""
     """What to do with a file of it, where that is not to wait for a later version."""
+    inner: str = ""
+    """The file that says what a folder's model takes."""
 
 
 def _starts(*words: bytes) -> Callable[[Look], bool]:
@@ -85,6 +87,8 @@ def _is_onnx(look: Look) -> bool:
             return wire == 2
         seen += 1
         at = value[1] + (value[0] if wire == 2 else 0)
+        if number == 6 and wire == 2 and at > len(look.head):
+            return True  # a long text about the model, then the graph
     return False
 
 
@@ -147,6 +151,7 @@ ARCHIVES: tuple[Format, ...] = (
 FOLDERS: tuple[Format, ...] = (
     Format(name="TensorFlow SavedModel", fits=_holds("saved_model.pb")),
     Format(name="MLflow", fits=_holds("MLmodel")),
+    Format(name="ONNX", fits=_holds("model.onnx"), inner="model.onnx"),
     Format(name="Hugging Face", fits=_is_hugging_face),
     Format(
         name="OpenVINO",

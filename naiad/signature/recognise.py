@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from naiad.errors import UnservableFile
 from naiad.signature import formats
 from naiad.signature.formats import Format
 from naiad.signature.model import Signature
+from naiad.signature.onnx import read_onnx
 from naiad.signature.opcodes import NotReadable
 from naiad.signature.torchscript import DAMAGED, read_member, read_torchscript
 
 MAX_MEMBERS = 200_000
+
+_READERS: dict[str, Callable[[Path], Signature]] = {"ONNX": read_onnx}
+"""By the format's name."""
 
 EXPORT = """export the whole model instead of its weights:
   model = MyModel(); model.load_state_dict(torch.load("weights.pt")); model.eval()
@@ -22,7 +27,7 @@ EXPORT = """export the whole model instead of its weights:
 def read(path: Path) -> Signature:
     """The signature of a model file; raises `UnservableFile` or, where there is none, `FileNotFoundError`."""
     if path.is_dir():
-        raise _refuse_folder(path)
+        return _read_folder(path)
     head = _head(path)
     _refuse_by_head(path, head)
     if not zipfile.is_zipfile(path):
@@ -35,7 +40,7 @@ def read(path: Path) -> Signature:
             )
         format_ = formats.of_file(head)
         if format_ is not None:
-            raise _later(path, format_)
+            return _of_format(path, format_)
         raise UnservableFile(
             f"'{path.name}' is none of the formats that Naiad knows (it starts with {head[:8]!r})",
             "save the model with torch.jit.trace(…).save(…) or torch.jit.script(…).save(…)",
@@ -51,27 +56,49 @@ def read(path: Path) -> Signature:
         ) from error
 
 
+def _of_format(path: Path, format_: Format) -> Signature:
+    reader = _READERS.get(format_.name)
+    if reader is None:
+        raise _later(path, format_)
+    return reader(path)
+
+
 def _later(path: Path, format_: Format) -> UnservableFile:
     """The refusal of a format that is recognised and not served yet."""
-    wait = f"{format_.name} models come with a later version of Naiad; TorchScript works today"
+    wait = f"{format_.name} models come with a later version of Naiad; ONNX and TorchScript work today"
     return UnservableFile(
         f"'{path.name}' is a model of format {format_.name}", format_.advice or wait, kind="later", code="MISSING_OP"
     )
 
 
-def _refuse_folder(path: Path) -> UnservableFile:
+def _read_folder(path: Path) -> Signature:
     try:
         format_ = formats.of_folder(path)
     except OSError as error:
-        return _unreadable(path, error)
+        raise _unreadable(path, error) from error
+    if format_ is not None and format_.inner:
+        return _read_inner(path, format_.inner)
     if format_ is not None:
-        return _later(path, format_)
-    return UnservableFile(
+        return _of_format(path, format_)
+    raise UnservableFile(
         f"'{path.name}' is a folder of none of the formats that Naiad knows",
         "name the model's file",
         kind="unknown",
         code="UNKNOWN_FORMAT",
     )
+
+
+def _read_inner(folder: Path, name: str) -> Signature:
+    """The file in a model's folder; a link must not lead out of it (C2)."""
+    inner = folder / name
+    if not inner.resolve().is_relative_to(folder.resolve()) or inner.is_dir():
+        raise UnservableFile(
+            f"'{folder.name}/{name}' is no file of that folder",
+            "put the file itself there",
+            kind="link",
+            code="PATH_REFUSED",
+        )
+    return read(inner)
 
 
 def _unreadable(path: Path, error: OSError) -> UnservableFile:

@@ -52,7 +52,7 @@ class Message:
         while at < self._end:
             self._budget[0] -= 1
             if self._budget[0] < 0:
-                raise Damaged(f"more than {MAX_FIELDS} fields")
+                raise Damaged(f"too many fields before offset {at}")
             key, at = self._varint(at)
             number, kind = key >> 3, key & 7
             if not 1 <= number < 1 << 29:

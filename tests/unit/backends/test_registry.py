@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 import naiad
-from naiad.backends.registry import BACKENDS, LATER, choose
+from naiad.backends.registry import BACKENDS, LATER, _known, choose
 from naiad.config import pbtxt
 from naiad.errors import ConfigError
 
 LATER_ONE = "this kind of model comes with a later version of Naiad (FORMAT_NOT_SERVED)"
-WORK = "'identity', 'pytorch', 'repeat' and 'square' work today"
+WORK = f"{_known()} work today"
 
 
 def chosen(folder: Path, text: str = "", name: str = "m") -> str:
@@ -32,6 +32,8 @@ def folder(tmp_path: Path) -> Path:
         ('backend: "pytorch"', "pytorch"),
         ('platform: "pytorch_libtorch"', "pytorch"),
         ('platform: "libtorch"', "pytorch"),
+        ('backend: "onnxruntime"', "onnxruntime"),
+        ('platform: "onnxruntime_onnx"', "onnxruntime"),
         ('backend: "identity"', "identity"),
         ('backend: "pytorch" platform: "pytorch_libtorch"', "pytorch"),
     ],
@@ -56,12 +58,15 @@ def test_the_order_of_files_is_tritons(folder):
     order = ["model.py", "model.pt2", "model.xml", "model.onnx", "model.plan", "model.savedmodel"]
     for file in order:
         (folder / file).write_text("x")
+        if file == "model.onnx":
+            assert chosen(folder) == "onnxruntime"
+            continue
         with pytest.raises(ConfigError, match=f"^'{file}': this kind of model comes with a later version"):
             chosen(folder)
 
 
 REFUSED = {
-    "later": ('backend: "onnxruntime"', f"backend 'onnxruntime': {LATER_ONE}; {WORK}"),
+    "later": ('backend: "openvino"', f"backend 'openvino': {LATER_ONE}; {WORK}"),
     "later platform": (
         'platform: "tensorrt_plan"', f"platform 'tensorrt_plan': {LATER_ONE}; {WORK}"
     ),

@@ -99,7 +99,7 @@ def broken(tmp_path: Path) -> dict[str, tuple[Path, int, str]]:
     model(tmp_path / "typo", 'backend: "identity"\nmax_batchsize: 1\n', "1")
     model(tmp_path / "named", IDENTITY + 'name: "other"', "1")
     model(tmp_path / "bare", IDENTITY)
-    model(tmp_path / "onnx", 'backend: "onnxruntime"', "1")
+    model(tmp_path / "later", 'backend: "openvino"', "1")
     model(tmp_path / "gone", 'backend: "pytorch"', "1")
     model(tmp_path / "blank ", IDENTITY, "1")
     model(tmp_path / "escape", 'backend: "pytorch" default_model_filename: "../../weights.pt"', "1")
@@ -140,8 +140,8 @@ def broken(tmp_path: Path) -> dict[str, tuple[Path, int, str]]:
             "(LAYOUT_NO_VERSION)",
         ),
         "backend": (
-            tmp_path / "onnx", 1,
-            "backend 'onnxruntime': this kind of model comes with a later version of Naiad (FORMAT_NOT_SERVED)",
+            tmp_path / "later", 1,
+            "backend 'openvino': this kind of model comes with a later version of Naiad (FORMAT_NOT_SERVED)",
         ),
         "no file": (tmp_path / "gone", 1, "'1/model.pt' does not exist; the folder holds nothing (PATH_NOT_FOUND)"),
         "outside": (

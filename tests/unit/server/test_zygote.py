@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from naiad.errors import LoadError
+from tests.support import onnx_models
 from tests.support.server import alive, until
 from tests.unit.server.conftest import Stage
 from tests.unit.server.test_supervisor import answers
@@ -112,6 +113,23 @@ def test_a_pytorch_zygote_has_one_thread_and_its_worker_serves(stage, torch, tmp
     stage.core.links[worker.id].execute(rows)
     [(_, array)] = stage.core.links[worker.id].reply()["tensors"]
     np.testing.assert_array_equal(array, rows * 2)
+
+
+def test_an_onnxruntime_zygote_has_one_thread_and_calls_nobody(stage, tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'naiad[onnx]'")
+    onnx_models.save(onnx_models.affine(), tmp_path / "model.onnx")
+    worker = stage.start(backend="onnxruntime")
+    [zygote] = stage.zygotes()
+    assert len(os.listdir(f"/proc/{zygote}/task")) == 1
+    folder = str(tmp_path)
+    worker.load(stage.load_message(backend="onnxruntime", version_directory=folder, file="model.onnx", threads=3))
+    assert len(os.listdir(f"/proc/{worker.pid}/task")) == 3
+    tensor = {"name": "x", "datatype": "FP32", "dims": [4]}
+    worker.serve({"inputs": [tensor], "outputs": [{**tensor, "name": "y"}], "max_batch_size": 2})
+    rows = np.ones((2, 4), np.float32)
+    stage.core.links[worker.id].execute(rows)
+    [(_, array)] = stage.core.links[worker.id].reply()["tensors"]
+    np.testing.assert_array_equal(array, rows * 2 + 1)
 
 
 def test_a_killed_server_leaves_no_process():

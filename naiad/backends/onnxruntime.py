@@ -1,0 +1,12 @@
+"""ONNX files."""
+
+from naiad.backends.base import Backend
+
+BACKEND = Backend(
+    name="onnxruntime",
+    platforms=("onnxruntime_onnx",),
+    filenames=("model.onnx",),
+    reads_signature=True,
+    warm_up_calls=1,
+    merges=True,
+)

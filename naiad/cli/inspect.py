@@ -124,6 +124,7 @@ def _lone(file: Path) -> Found:
 def _of_version(folder: Path, named: Path | None, ignored: tuple[str, ...]) -> Found:
     from naiad.backends import registry
     from naiad.config import pbtxt
+    from naiad.config.autocomplete import agree_on_backend
     from naiad.repository.files import model_file
     from naiad.signature.recognise import read
 
@@ -135,6 +136,7 @@ def _of_version(folder: Path, named: Path | None, ignored: tuple[str, ...]) -> F
     file = named or (model_file(folder, default) if default else None)
     if signature is None and file is not None and backend.reads_signature:
         signature = read(file)
+        agree_on_backend(signature, backend, file.name)
     notes = [f"ignored: '{folder}' is no version (a number without leading zeros)" for folder in ignored]
     if named is not None and default and named.name != default:
         notes.append(f"'{named.name}' is not the file that is served: that is '{default}'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from naiad.config.freeze import freeze
 from naiad.config.message import ModelConfigMessage, number_of, v2_name
 from naiad.config.model import Completed
 from naiad.config.pbtxt import PartialConfig
-from naiad.errors import ConfigError
+from naiad.errors import ConfigError, UnservableFile
 from naiad.signature.model import Signature, TensorSignature
 
 ARGUMENT = "naiad.argument."
@@ -30,6 +30,9 @@ class ProbeRequest:
     """The largest batch that the file allows."""
     outputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Dims of the outputs as the file declares them."""
+    signature: Signature | None = field(default=None, compare=False)
+    runs: bool = True
+    """Whether the model ran: else there is nothing to warm it up with."""
 
     def at(self, shapes: Mapping[str, list[int]]) -> ProbeRequest:
         """The same with the shapes at which the model ran: warm-up calls use them."""
@@ -54,8 +57,38 @@ def argument_of(message: Any, name: str) -> str | None:
 
 
 def is_literal(partial: PartialConfig) -> bool:
-    """Whether inputs or outputs were written: then batch size and dims mean what they say."""
-    return bool(partial.message.input or partial.message.output)
+    """Whether dims of inputs or outputs were written: then batch size and dims mean what they say."""
+    message = partial.message
+    return any(_has_dims(tensor) for tensors in (message.input, message.output) for tensor in tensors)
+
+
+def _has_dims(tensor: Any) -> bool:
+    return bool(tensor.dims) or tensor.HasField("reshape")
+
+
+def _batched(partial: PartialConfig) -> bool:
+    """Whether the first dim is taken for the batch: it is written so, or nothing is written about it."""
+    if partial.message.max_batch_size > 0:
+        return True
+    return "max_batch_size" not in partial.given and not is_literal(partial)
+
+
+def agree_on_backend(signature: Signature, backend: Backend, file: str) -> None:
+    """Raises `UnservableFile` where the file is of another backend than the one that is to run it."""
+    if signature.backend != backend.name:
+        raise UnservableFile(
+            f"'{file}' is of format {signature.format}, which backend '{signature.backend}' runs, "
+            f"and not '{backend.name}'",
+            f'write backend: "{signature.backend}" into config.pbtxt, or put the right file there',
+            kind="backend",
+            code="BACKEND_MISMATCH",
+        )
+
+
+def _called(signature: Signature) -> str:
+    """The inputs of the file, as one says them."""
+    names = ", ".join(tensor.name for tensor in signature.inputs)
+    return f"forward({names})" if signature.backend == "pytorch" else f"the file ({names})"
 
 
 def _position(name: str, position: int, signature: Signature, count: int) -> int | None:
@@ -75,15 +108,19 @@ def probe_request(partial: PartialConfig, signature: Signature | None) -> ProbeR
     if message.input:
         return _probe_configured(partial, signature)
     if signature is None or not signature.complete:
-        names = ", ".join(tensor.name for tensor in signature.inputs) if signature else ""
-        has = f"its forward() takes ({names}), but not their shapes" if names else "it does not say what it takes"
-        raise ConfigError(
-            f"the file does not tell its inputs: {has}; "
-            "write them into config.pbtxt (input: name, data_type, dims), or save the model with torch.jit.trace"
-        )
+        raise ConfigError(_untold(signature))
     inputs = [_entry(tensor.name, tensor, list(tensor.dims or tensor.shape or ())) for tensor in signature.inputs]
     written_zero = "max_batch_size" in partial.given and message.max_batch_size == 0
     return _request(inputs, signature, batched=not written_zero)
+
+
+def _untold(signature: Signature | None) -> str:
+    names = ", ".join(tensor.name for tensor in signature.inputs) if signature else ""
+    traced = signature is None or signature.backend == "pytorch"
+    takes = "its forward() takes" if traced else "it takes"
+    has = f"{takes} ({names}), but not their shapes" if names else "it does not say what it takes"
+    text = f"the file does not tell its inputs: {has}; write them into config.pbtxt (input: name, data_type, dims)"
+    return text + (", or save the model with torch.jit.trace" if traced else "")
 
 
 def _entry(name: str, told: TensorSignature, dims: list[int]) -> dict[str, Any]:
@@ -95,29 +132,25 @@ def _request(inputs: list[dict[str, Any]], signature: Signature | None, *, batch
     if signature is None:
         return ProbeRequest(inputs, batched)
     outputs = {tensor.name: tensor.dims for tensor in signature.outputs if tensor.dims is not None}
-    return ProbeRequest(inputs, batched, signature.max_batch, outputs)
+    return ProbeRequest(inputs, batched, signature.max_batch, outputs, signature)
 
 
 def _probe_configured(partial: PartialConfig, signature: Signature | None) -> ProbeRequest:
     message = partial.message
-    batched = message.max_batch_size > 0
+    batched = _batched(partial)
     where = partial.source
-    if signature is not None and signature.inputs and len(message.input) != len(signature.inputs):
-        names = ", ".join(tensor.name for tensor in signature.inputs)
-        raise ConfigError(
-            f"{where}: input: expected {len(signature.inputs)} as in forward({names}), got {len(message.input)}"
-        )
+    told = signature.inputs if signature is not None else ()
+    _count(where, len(message.input), signature)
     inputs: list[dict[str, Any]] = []
     taken: dict[int, str] = {}
     for position, tensor in enumerate(message.input):
-        dims = list(tensor.reshape.shape) if tensor.HasField("reshape") else list(tensor.dims)
-        dims = [-1, *dims] if batched else dims
         argument = argument_of(message, tensor.name)
         place = None
-        if signature is not None and signature.inputs:
+        if signature is not None and told:
             place = _position(argument or tensor.name, position, signature, len(message.input))
             _unambiguous(where, tensor.name, place, signature, taken)
-        recorded = signature.inputs[place] if signature is not None and place is not None else None
+        recorded = told[place] if place is not None else None
+        dims = _written_dims(tensor, recorded, batched=batched)
         if recorded is not None:
             _agree(where, tensor, dims, recorded)
             dims = _as_told(dims, recorded)
@@ -127,9 +160,30 @@ def _probe_configured(partial: PartialConfig, signature: Signature | None) -> Pr
             raise ConfigError(
                 f"{where}: input '{tensor.name}': data_type: expected a datatype such as TYPE_FP32, got none"
             )
-        told = recorded if recorded is not None else TensorSignature(name=argument or "", type="")
-        inputs.append(_written(tensor.name, datatype, dims, told))
+        known = recorded if recorded is not None else TensorSignature(name=argument or "", type="")
+        inputs.append(_written(tensor.name, datatype, dims, known))
+    rest = [tensor for place, tensor in enumerate(told) if place not in taken]
+    inputs += [_entry(tensor.name, tensor, list(tensor.dims or ())) for tensor in rest]
     return _request(inputs, signature, batched=batched)
+
+
+def _count(where: str, written: int, signature: Signature | None) -> None:
+    """As many inputs as the file has; fewer where it declares those that are not written."""
+    told = signature.inputs if signature is not None else ()
+    if signature is None or not told or written == len(told):
+        return
+    if written > len(told) or not all(tensor.datatype and tensor.dims is not None for tensor in told):
+        raise ConfigError(f"{where}: input: expected {len(told)} as in {_called(signature)}, got {written}")
+
+
+def _written_dims(tensor: Any, recorded: TensorSignature | None, *, batched: bool) -> list[int]:
+    """The dims that the model is to see, the batch included: as written, else as the file has them."""
+    if recorded is not None and recorded.known and not _has_dims(tensor):
+        return list(recorded.dims if recorded.dims is not None else recorded.shape or ())
+    dims = list(tensor.reshape.shape) if tensor.HasField("reshape") else list(tensor.dims)
+    if recorded is not None and recorded.dims == () and dims == [1] and not batched:
+        return []  # a configuration has no dims for a scalar: [1] stands for it
+    return [-1, *dims] if batched else dims
 
 
 def _written(name: str, datatype: str, dims: list[int], told: TensorSignature) -> dict[str, Any]:
@@ -148,9 +202,9 @@ def _as_told(dims: list[int], told: TensorSignature) -> list[int]:
 def _unambiguous(where: str, name: str, place: int | None, signature: Signature, taken: dict[int, str]) -> None:
     """Each input is one argument: an order that is guessed would swap inputs silently."""
     if place is None:
-        names = ", ".join(tensor.name for tensor in signature.inputs)
+        what = "the name of an argument of" if signature.backend == "pytorch" else "a name of"
         raise ConfigError(
-            f"{where}: input '{name}': expected the name of an argument of forward({names}), or INPUT__0 to "
+            f"{where}: input '{name}': expected {what} {_called(signature)}, or INPUT__0 to "
             f"INPUT__{len(signature.inputs) - 1}; write parameters '{ARGUMENT}{name}' to map it"
         )
     if place in taken:
@@ -208,7 +262,9 @@ def complete(
     draft = begin(partial, backend)
     message = draft.message
     if report is not None and probed is not None:
+        draft.notes += [report["note"]] if "note" in report else []
         _batch_size(draft, partial, largest_batch(backend, probed.max_batch), report)
+        merge_requests(draft, partial, backend)
         fill_inputs(draft, report["varying"], probed)
         _outputs(draft, report, probed)
     for kind, tensors in (("input", message.input), ("output", message.output)):
@@ -252,26 +308,53 @@ def _batch_size(draft: Draft, partial: PartialConfig, largest: int, report: Mapp
         draft.origins["dynamic_batching"] = "default"
 
 
+def merge_requests(draft: Draft, partial: PartialConfig, backend: Backend) -> None:
+    """Dynamic batching where a batch size is written without a scheduler, for backends where Triton does so."""
+    message = draft.message
+    whole = partial.message.input and partial.message.output  # Triton then completes nothing
+    if backend.merges and message.max_batch_size > 1 and not whole and message.WhichOneof("scheduling_choice") is None:
+        message.dynamic_batching.SetInParent()
+        draft.origins["dynamic_batching"] = "default"
+
+
+def put_dims(tensor: Any, dims: Sequence[int], *, batching: bool, declared: bool) -> None:
+    """Writes dims; where there are none, one element that the model sees without a dim, as Triton does."""
+    if dims or (batching and not declared):
+        tensor.dims.extend(dims)
+    else:
+        tensor.dims.append(1)
+        tensor.reshape.SetInParent()
+
+
 def fill_inputs(draft: Draft, varying: Mapping[str, Any], probed: ProbeRequest) -> None:
     """The inputs that were not written, or what is missing in them; `varying` is what PROBED said."""
     message = draft.message
-    if message.input:
-        for tensor, entry in zip(message.input, probed.inputs, strict=True):
-            if not v2_name(tensor.data_type):
-                tensor.data_type = number_of(entry["datatype"])
-                draft.origins[f"input.{tensor.name}.data_type"] = "file"
-        return
-    batching = message.max_batch_size > 0
-    for entry in probed.inputs:
-        vary = varying.get(entry["name"], [])
-        dims = [-1 if at < len(vary) and vary[at] else dim for at, dim in enumerate(entry["dims"])]
+    written = list(message.input)
+    for tensor, entry in zip(written, probed.inputs, strict=False):
+        if not v2_name(tensor.data_type):
+            tensor.data_type = number_of(entry["datatype"])
+            draft.origins[f"input.{tensor.name}.data_type"] = "file"
+        if not entry["dims"] and list(tensor.dims) == [1]:
+            tensor.reshape.SetInParent()
+        elif not _has_dims(tensor):
+            _fill_dims(draft, tensor, varying, entry)
+            draft.origins.setdefault(f"input.{tensor.name}.dims", "file")
+    for entry in probed.inputs[len(written) :]:
         tensor = message.input.add()
         tensor.name = entry["name"]
         tensor.data_type = number_of(entry["datatype"])
-        tensor.dims.extend(dims[1:] if batching else dims)
         draft.origins[f"input.{tensor.name}"] = "file"
-        if any(vary) and not entry.get("declared"):
-            draft.origins[f"input.{tensor.name}.dims"] = "dry run"
+        _fill_dims(draft, tensor, varying, entry)
+
+
+def _fill_dims(draft: Draft, tensor: Any, varying: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+    batching = draft.message.max_batch_size > 0
+    vary = varying.get(entry["name"], [])
+    dims = [-1 if at < len(vary) and vary[at] else dim for at, dim in enumerate(entry["dims"])]
+    declared = "declared" in entry
+    put_dims(tensor, dims[1:] if batching else dims, batching=batching, declared=declared)
+    if any(vary) and not declared:
+        draft.origins[f"input.{tensor.name}.dims"] = "dry run"
 
 
 def _seen(report: Mapping[str, Any], declared: Mapping[str, tuple[int, ...]]) -> list[dict[str, Any]]:
@@ -297,7 +380,7 @@ def _outputs(draft: Draft, report: Mapping[str, Any], probed: ProbeRequest) -> N
             tensor = message.output.add()
             tensor.name = entry["name"]
             tensor.data_type = number_of(entry["datatype"])
-            tensor.dims.extend(entry["dims"][1:] if batching else entry["dims"])
+            _put_output(tensor, entry, probed, batching=batching)
             draft.origins[f"output.{tensor.name}"] = "dry run"
         return
     by_name = {entry["name"]: entry for entry in seen}
@@ -317,5 +400,10 @@ def _outputs(draft: Draft, report: Mapping[str, Any], probed: ProbeRequest) -> N
                 f"gives it, got TYPE_{v2_name(tensor.data_type)}"
             )
         if not tensor.dims:
-            tensor.dims.extend(entry["dims"][1:] if batching else entry["dims"])
+            _put_output(tensor, entry, probed, batching=batching)
             draft.origins[f"output.{tensor.name}.dims"] = "dry run"
+
+
+def _put_output(tensor: Any, entry: Mapping[str, Any], probed: ProbeRequest, *, batching: bool) -> None:
+    dims = entry["dims"][1:] if batching else entry["dims"]
+    put_dims(tensor, dims, batching=batching, declared=entry["name"] in probed.outputs)

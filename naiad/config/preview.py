@@ -8,7 +8,16 @@ from typing import Any
 
 from naiad.backends.base import Backend
 from naiad.config import freeze, validate
-from naiad.config.autocomplete import Draft, begin, fill_inputs, largest_batch, probe_request
+from naiad.config.autocomplete import (
+    Draft,
+    begin,
+    fill_inputs,
+    is_literal,
+    largest_batch,
+    merge_requests,
+    probe_request,
+    put_dims,
+)
 from naiad.config.message import ModelConfigMessage, number_of, v2_name
 from naiad.config.pbtxt import PartialConfig
 from naiad.signature.model import Signature, output_names
@@ -38,11 +47,12 @@ def preview(partial: PartialConfig, backend: Backend, *, name: str, signature: S
     undecided: list[str] = []
     if message.input or (signature is not None and signature.complete):
         probed = probe_request(partial, signature) if backend.reads_signature else None
-        if probed is not None and not message.input:
+        if probed is not None and not is_literal(partial):
             _guess_batch(draft, partial, largest_batch(backend, probed.max_batch), probed.inputs)
             if not all("declared" in entry for entry in probed.inputs):
                 draft.notes.append("dims are those of the example that was traced; the dry run finds which may vary")
         if probed is not None:
+            merge_requests(draft, partial, backend)
             fill_inputs(draft, {}, probed)
     elif signature is not None:
         undecided += [f"input.{tensor.name}" for tensor in signature.inputs] or ["input"]
@@ -72,7 +82,7 @@ def preview(partial: PartialConfig, backend: Backend, *, name: str, signature: S
 
 def _guess_batch(draft: Draft, partial: PartialConfig, largest: int, inputs: list[dict[str, Any]]) -> None:
     """The batch size that a load chooses if the dry run at batch 1, 2 and 3 succeeds."""
-    if "max_batch_size" in partial.given or partial.message.output:
+    if "max_batch_size" in partial.given:
         return
     draft.origins["max_batch_size"] = GUESS
     shapes = [entry["dims"] for entry in inputs]
@@ -107,7 +117,8 @@ def _declared_outputs(draft: Draft, signature: Signature) -> None:
         tensor.name = told.name
         tensor.data_type = number_of(told.datatype or "")
         dims = told.dims if told.dims is not None else told.shape or ()
-        tensor.dims.extend(dims[1:] if draft.message.max_batch_size else dims)
+        batching = draft.message.max_batch_size > 0
+        put_dims(tensor, dims[1:] if batching else dims, batching=batching, declared=told.dims is not None)
         draft.origins[f"output.{told.name}"] = "file"
 
 

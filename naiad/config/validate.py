@@ -63,17 +63,15 @@ def _tensors(message: Any, fail: Any) -> None:
                 if dim < 1 and dim != -1:
                     fail(f"{field}.dims", f"expected dims of 1 or more, or -1, got {list(tensor.dims)}")
             if tensor.HasField("reshape"):
-                _reshape(tensor, field, batching, fail)
+                _reshape(tensor, field, fail)
             if kind == "input" and tensor.allow_ragged_batch:
                 fail(f"{field}.allow_ragged_batch", "ragged batches come with a later version of Naiad")
 
 
-def _reshape(tensor: Any, field: str, batching: bool, fail: Any) -> None:
+def _reshape(tensor: Any, field: str, fail: Any) -> None:
     before, after = list(tensor.dims), list(tensor.reshape.shape)
     if any(dim < 1 and dim != -1 for dim in after):
         fail(f"{field}.reshape", f"expected dims of 1 or more, or -1, got {after}")
-    if not after and not batching:
-        fail(f"{field}.reshape", "an empty shape needs max_batch_size above 0")
     if before.count(-1) != after.count(-1):
         fail(f"{field}.reshape", f"expected as many variable dims as {before}, got {after}")
 

@@ -6,13 +6,14 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from naiad.backends import registry
 from naiad.backends.base import Backend
-from naiad.config.autocomplete import ProbeRequest, argument_of, complete, probe_request
+from naiad.config import declared
+from naiad.config.autocomplete import ProbeRequest, agree_on_backend, argument_of, complete, probe_request
 from naiad.config.json_form import to_dict
 from naiad.config.model import Completed, ModelConfig, WarmUpSample
 from naiad.config.pbtxt import PartialConfig
@@ -31,8 +32,6 @@ from naiad.signature.recognise import read as read_signature
 log = logging.getLogger("naiad.loader")
 
 T = TypeVar("T")
-
-WARM_UP_CALLS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +195,11 @@ class Loader:
         if not file:
             return None
         path = model_file(folder, file)
-        return read_signature(path) if backend.reads_signature else None
+        if not backend.reads_signature:
+            return None
+        signature = read_signature(path)
+        agree_on_backend(signature, backend, file)
+        return signature
 
     def _first(
         self,
@@ -216,11 +219,15 @@ class Loader:
         started.append(worker)
         worker.load(self._load_message(request, place, instance=0))
         try:
-            report = worker.probe(probed.inputs, batched=probed.batched)
+            report, runs = worker.probe(probed.inputs, batched=probed.batched), True
         except LoadError as error:
-            raise self._probe_failure(request, probed, error) from error
+            # Not the model's own error: the worker is lost.
+            told = declared.report(probed, error.cause) if error.stage == "probe" else None
+            if told is None:
+                raise self._probe_failure(request, probed, error) from error
+            report, runs = told, False
         completed = complete(request.partial, backend, name=request.model, report=report, probed=probed)
-        return completed, probed.at(report["shapes"])
+        return completed, replace(probed.at(report["shapes"]), runs=runs)
 
     def _probe_failure(self, request: LoadRequest, probed: ProbeRequest, error: LoadError) -> LoadError:
         shapes = ", ".join(f"{entry['name']} {entry['datatype']} {entry['dims']}" for entry in probed.inputs)
@@ -290,9 +297,9 @@ class Loader:
             "decoupled": config.decoupled,
         }
         warm_up = []
-        if probed is not None:
+        if probed is not None and probed.runs:
             sizes = sorted({1, config.max_batch_size}) if config.max_batch_size else [0]
-            warm_up.append({"inputs": probed.inputs, "batch_sizes": sizes, "count": WARM_UP_CALLS})
+            warm_up.append({"inputs": probed.inputs, "batch_sizes": sizes, "count": place[0].warm_up_calls})
         arguments = {entry["name"]: entry["argument"] for entry in inputs if "argument" in entry}
         warm_up += [_warm_up(sample, request.directory, arguments) for sample in config.warm_up]
         return _Plan(self._load_message(request, place, instance=0), table, warm_up)

@@ -13,7 +13,7 @@ OLDEST = (3, 9)
 YOUNGER_THAN_OLDEST = {"tomllib"}
 ITSELF = {"naiad_worker", "triton_python_backend_utils"}
 # Each backend's own framework, importable in that backend's file or folder alone.
-FRAMEWORKS = {"onnxruntime": {"onnxruntime"}, "pytorch": {"torch"}}
+FRAMEWORKS = {"onnxruntime": {"onnxruntime"}, "pytorch": {"torch"}, "tensorflow": {"keras", "tensorflow"}}
 
 
 def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -6,19 +6,27 @@ import dataclasses
 from pathlib import Path, PurePath
 from typing import Any
 
-from naiad.backends import identity, onnxruntime, pytorch, repeat, square
+from naiad.backends import identity, onnxruntime, pytorch, repeat, square, tensorflow
 from naiad.backends.base import Backend
 from naiad.errors import ConfigError
 
 BACKENDS = {
     backend.name: backend
-    for backend in (pytorch.BACKEND, onnxruntime.BACKEND, identity.BACKEND, repeat.BACKEND, square.BACKEND)
+    for backend in (
+        pytorch.BACKEND,
+        onnxruntime.BACKEND,
+        tensorflow.BACKEND,
+        identity.BACKEND,
+        repeat.BACKEND,
+        square.BACKEND,
+    )
 }
 LATER = {
-    "tensorflow", "tensorflow_savedmodel", "openvino", "tensorrt", "tensorrt_plan",
+    "openvino", "tensorrt", "tensorrt_plan",
     "python", "torch_aoti", "ensemble", "vllm", "dali", "fil", "sequence", "dyna_sequence",
 }  # fmt: skip
 VLLM = "serve the model's Hugging Face folder with 'engine: vllm', which comes with a later version of Naiad"
+GRAPHDEF = "tensorflow_graphdef"
 # Files in the order in which Triton looks for them, then those that Triton does not know.
 _FILES = (
     ("model.savedmodel", "tensorflow"),
@@ -28,8 +36,11 @@ _FILES = (
     ("model.pt", "pytorch"),
     ("model.pt2", "torch_aoti"),
     ("model.py", "python"),
+    ("model.keras", "tensorflow"),
+    ("saved_model.pb", "tensorflow"),
+    ("model.graphdef", GRAPHDEF),
 )
-_SUFFIXES = {PurePath(file).suffix: kind for file, kind in _FILES if file != "model.py"}
+_SUFFIXES = {PurePath(file).suffix: kind for file, kind in _FILES if file not in ("model.py", "saved_model.pb")}
 
 
 def choose(message: Any, version_directory: Path, *, name: str) -> Backend:
@@ -90,6 +101,8 @@ def _named(asked: str, what: str) -> Backend:
             return backend
     if asked == "vllm":
         raise ConfigError(f"{what}: language models are served by vLLM itself (VLLM_BACKEND_DEPRECATED); {VLLM}")
+    if asked == GRAPHDEF:
+        raise ConfigError(f"{what}: frozen graphs are not served (FORMAT_NOT_SERVED); save the model as a SavedModel")
     if asked in LATER:
         late = "this kind of model comes with a later version of Naiad"
         raise ConfigError(f"{what}: {late} (FORMAT_NOT_SERVED); {_known()} work today")

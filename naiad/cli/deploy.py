@@ -195,12 +195,12 @@ def _show(service: Service, key: str | None, key_file: Path | None, form: Form) 
 
 
 def _suggested(path: Path) -> str:
-    """A name after the file, or after the folder that says more than `model.pt` and `1` do."""
+    """A name after the file, or after the folder that says more than `model.pt`, `saved_model.pb` and `1` do."""
     from naiad.control.names import slug
 
     parts = [part for part in path.resolve().parts if part]
     words = [Path(parts[-1]).stem, *reversed(parts[:-1])]
-    chosen = next((word for word in words if word != "model" and not word.isdigit()), "model")
+    chosen = next((word for word in words if word not in ("model", "saved_model") and not word.isdigit()), "model")
     return slug(chosen)
 
 

@@ -101,7 +101,7 @@ def find(path: Path) -> Found:
         raise FileNotFoundError(f"'{path}' does not exist{_sibling(path)}")
     path = path.absolute()
     layout = find_layout(path)
-    if layout.content.is_file():
+    if layout.name:
         return _lone(layout.content)
     folder = layout.content
     model = look_at(folder.parent)
@@ -111,7 +111,7 @@ def find(path: Path) -> Found:
 
 
 def _lone(file: Path) -> Found:
-    """A file outside a repository: all that is known is what it says."""
+    """A model outside a repository: all that is known is what it says."""
     from naiad.backends.registry import BACKENDS
     from naiad.config import pbtxt
     from naiad.signature.recognise import read
@@ -124,21 +124,22 @@ def _lone(file: Path) -> Found:
 def _of_version(folder: Path, named: Path | None, ignored: tuple[str, ...]) -> Found:
     from naiad.backends import registry
     from naiad.config import pbtxt
-    from naiad.config.autocomplete import agree_on_backend
+    from naiad.config.autocomplete import agree_on_backend, parameters_of
     from naiad.repository.files import model_file
     from naiad.signature.recognise import read
 
     name = folder.parent.name
     partial = pbtxt.read(folder.parent, config_name=None)
-    signature = read(named) if named is not None else None
+    parameters = parameters_of(partial.message)
+    signature = read(named, parameters) if named is not None else None
     backend = registry.choose(partial.message, folder, name=name)
     default = partial.message.default_model_filename or backend.default_filename
     file = named or (model_file(folder, default) if default else None)
     if signature is None and file is not None and backend.reads_signature:
-        signature = read(file)
+        signature = read(file, parameters)
         agree_on_backend(signature, backend, file.name)
     notes = [f"ignored: '{folder}' is no version (a number without leading zeros)" for folder in ignored]
-    if named is not None and default and named.name != default:
+    if named is not None and default and named.relative_to(folder).parts[0] != default:
         notes.append(f"'{named.name}' is not the file that is served: that is '{default}'")
     return Found(name=name, file=file, backend=backend, partial=partial, signature=signature, notes=tuple(notes))
 

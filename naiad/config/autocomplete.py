@@ -56,6 +56,11 @@ def argument_of(message: Any, name: str) -> str | None:
     return message.parameters[key].string_value if key in message.parameters else None
 
 
+def parameters_of(message: Any) -> dict[str, str]:
+    """All parameters that the configuration sets."""
+    return {key: value.string_value for key, value in message.parameters.items()}
+
+
 def is_literal(partial: PartialConfig) -> bool:
     """Whether dims of inputs or outputs were written: then batch size and dims mean what they say."""
     message = partial.message

@@ -19,6 +19,7 @@ _TITLES = {
     "LAYOUT_NO_VERSION": ("model", "the model directory has no version directory", "模型目录缺少版本目录"),
     "WEIGHTS_ONLY": ("model", "the file holds weights without a model", "文件只有权重, 没有模型"),
     "UNSAFE_PICKLE": ("model", "the file is a pickle, which can run code", "文件是可执行代码的 pickle"),
+    "UNSAFE_CODE": ("model", "the file holds code that would run when it is loaded", "文件含有加载时会执行的代码"),
     "FILE_UNREADABLE": ("model", "the file is not a complete model file", "模型文件不完整"),
     "EMPTY_FILE": ("model", "the model file is empty", "模型文件为空"),
     "TRUNCATED": ("model", "the model file breaks off", "模型文件被截断"),
@@ -51,6 +52,7 @@ _TITLES = {
 _FIXES = {
     "WEIGHTS_ONLY": "export the model itself: torch.jit.trace(model, example).save('model.pt')",
     "UNSAFE_PICKLE": "export the model in a format that holds no code, or trust this file explicitly",
+    "UNSAFE_CODE": "export the model in a form that holds the computation itself, such as a SavedModel",
     "UNTRUSTED_TYPES": "look at the types that are named, and list those that you trust",
     "FILE_UNREADABLE": "copy or download the file again, and compare its size with the original's",
     "EMPTY_FILE": "copy or download the file again, and compare its size with the original's",
@@ -87,6 +89,7 @@ _COMMANDS = {
 _RULES = [
     ("WEIGHTS_ONLY", r"\bstate[ _-]dict\b|weights only|holds (only )?weights|WEIGHTS_ONLY"),
     ("UNSAFE_PICKLE", r"\bpickle|UNSAFE_PICKLE"),
+    ("UNSAFE_CODE", r"UNSAFE_CODE"),
     ("LFS_POINTER", r"\bLFS\b"),
     ("FILE_UNREADABLE", r"truncated|not a zip|central directory|is empty \(0 bytes\)"),
     (
@@ -94,7 +97,7 @@ _RULES = [
         r"No module named '(torch|onnxruntime|tensorflow|openvino)'|(torch|framework) is not installed",
     ),
     ("MISSING_MODULE", r"ModuleNotFoundError|No module named"),
-    ("MISSING_OP", r"Unknown builtin op|unknown operator|Could not find .*schema"),
+    ("MISSING_OP", r"MISSING_OP|Unknown builtin op|unknown operator|Could not find .*schema"),
     (
         "BATCH_FROZEN",
         r"BATCH_FROZEN|batch (size|dimension)? ?(is |was )?(frozen|fixed)|does not batch|cannot batch|not batchable",

@@ -13,7 +13,14 @@ from typing import Any, TypeVar
 from naiad.backends import registry
 from naiad.backends.base import Backend
 from naiad.config import declared
-from naiad.config.autocomplete import ProbeRequest, agree_on_backend, argument_of, complete, probe_request
+from naiad.config.autocomplete import (
+    ProbeRequest,
+    agree_on_backend,
+    argument_of,
+    complete,
+    parameters_of,
+    probe_request,
+)
 from naiad.config.json_form import to_dict
 from naiad.config.model import Completed, ModelConfig, WarmUpSample
 from naiad.config.pbtxt import PartialConfig
@@ -197,7 +204,7 @@ class Loader:
         path = model_file(folder, file)
         if not backend.reads_signature:
             return None
-        signature = read_signature(path)
+        signature = read_signature(path, parameters_of(request.partial.message))
         agree_on_backend(signature, backend, file)
         return signature
 

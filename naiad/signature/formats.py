@@ -122,6 +122,9 @@ def _is_hugging_face(look: Look) -> bool:
     return isinstance(config, dict) and isinstance(config.get("architectures"), list)
 
 
+KERAS, SAVEDMODEL = "Keras", "TensorFlow SavedModel"
+"""Formats that a reader of their own knows."""
+
 _WEIGHTS = "weights without a model are not served; export the model itself"
 
 FILES: tuple[Format, ...] = (
@@ -143,13 +146,13 @@ FILES: tuple[Format, ...] = (
 ARCHIVES: tuple[Format, ...] = (
     Format(name="AOTInductor", fits=_below_top(r"data/aotinductor/.*\.so")),
     Format(name="torch.export", fits=_below_top(r"models/.*model\.json")),
-    Format(name="Keras", fits=_holds("config.json", "metadata.json", "model.weights.h5")),
+    Format(name=KERAS, fits=_holds("config.json", "metadata.json", "model.weights.h5")),
     Format(name="skops", fits=_holds("schema.json")),
 )
 """Zip archives, by their members."""
 
 FOLDERS: tuple[Format, ...] = (
-    Format(name="TensorFlow SavedModel", fits=_holds("saved_model.pb")),
+    Format(name=SAVEDMODEL, fits=lambda look: not look.names.isdisjoint({"saved_model.pb", "saved_model.pbtxt"})),
     Format(name="MLflow", fits=_holds("MLmodel")),
     Format(name="ONNX", fits=_holds("model.onnx"), inner="model.onnx"),
     Format(name="Hugging Face", fits=_is_hugging_face),

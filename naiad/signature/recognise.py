@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from naiad.errors import UnservableFile
-from naiad.signature import formats
+from naiad.signature import formats, savedmodel
 from naiad.signature.formats import Format
+from naiad.signature.keras import read_keras
 from naiad.signature.model import Signature
 from naiad.signature.onnx import read_onnx
 from naiad.signature.opcodes import NotReadable
+from naiad.signature.savedmodel import read_savedmodel
 from naiad.signature.torchscript import DAMAGED, read_member, read_torchscript
 
 MAX_MEMBERS = 200_000
@@ -24,10 +26,15 @@ EXPORT = """export the whole model instead of its weights:
   torch.jit.trace(model, torch.zeros(1, 3, 224, 224)).save("model.pt")"""
 
 
-def read(path: Path) -> Signature:
-    """The signature of a model file; raises `UnservableFile` or, where there is none, `FileNotFoundError`."""
+def read(path: Path, parameters: Mapping[str, str] | None = None) -> Signature:
+    """The signature of a model file; raises `UnservableFile` or, where there is none, `FileNotFoundError`.
+
+    `parameters` are those of the model configuration: where a file holds several models, they say which.
+    """
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, parameters or {})
+    if path.name == savedmodel.FILE:
+        return _read_folder(path.parent, parameters or {})
     head = _head(path)
     _refuse_by_head(path, head)
     if not zipfile.is_zipfile(path):
@@ -71,9 +78,12 @@ def _later(path: Path, format_: Format) -> UnservableFile:
     )
 
 
-def _read_folder(path: Path) -> Signature:
+def _read_folder(path: Path, parameters: Mapping[str, str]) -> Signature:
     try:
         format_ = formats.of_folder(path)
+        if format_ is not None and format_.name == formats.SAVEDMODEL:
+            _refuse_pointers(path)
+            return read_savedmodel(path, parameters)
     except OSError as error:
         raise _unreadable(path, error) from error
     if format_ is not None and format_.inner:
@@ -101,6 +111,15 @@ def _read_inner(folder: Path, name: str) -> Signature:
     return read(inner)
 
 
+def _refuse_pointers(folder: Path) -> None:
+    """A SavedModel whose graph or weights were not fetched from Git LFS."""
+    for file in (folder / savedmodel.FILE, *sorted((folder / "variables").glob("variables.*"))):
+        if file.is_file():
+            _refuse_lfs(file, _head(file))
+    if (folder / savedmodel.FILE).is_file():
+        _refuse_by_head(folder / savedmodel.FILE, _head(folder / savedmodel.FILE))
+
+
 def _unreadable(path: Path, error: OSError) -> UnservableFile:
     return UnservableFile(
         f"'{path.name}' cannot be read: {error.strerror}",
@@ -118,9 +137,7 @@ def _head(path: Path) -> bytes:
         raise _unreadable(path, error) from error
 
 
-def _refuse_by_head(path: Path, head: bytes) -> None:
-    if not head:
-        raise UnservableFile(f"'{path.name}' is empty", "copy the file again", kind="empty", code="EMPTY_FILE")
+def _refuse_lfs(path: Path, head: bytes) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise UnservableFile(
             f"'{path.name}' is a Git LFS pointer, not the file itself",
@@ -128,6 +145,12 @@ def _refuse_by_head(path: Path, head: bytes) -> None:
             kind="lfs-pointer",
             code="LFS_POINTER",
         )
+
+
+def _refuse_by_head(path: Path, head: bytes) -> None:
+    if not head:
+        raise UnservableFile(f"'{path.name}' is empty", "copy the file again", kind="empty", code="EMPTY_FILE")
+    _refuse_lfs(path, head)
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         raise UnservableFile(
@@ -152,6 +175,8 @@ def _read_archive(path: Path, archive: zipfile.ZipFile) -> Signature:
             f"'{path.name}' has {len(names)} members, at most {MAX_MEMBERS}", "", kind="unknown", code="UNKNOWN_FORMAT"
         )
     format_ = formats.of_archive(frozenset(names))
+    if format_ is not None and format_.name == formats.KERAS:
+        return read_keras(path, archive)
     if format_ is not None:
         raise _later(path, format_)
     tops = {name.split("/", 1)[0] for name in names if "/" in name}

@@ -1,4 +1,7 @@
-"""Finds the model in what the user named: the file, the version directory, the model directory or the repository."""
+"""Finds the model in what the user named: the file, the version directory, the model directory or the repository.
+
+A TensorFlow SavedModel is a folder, and counts as one file.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,21 @@ from pathlib import Path
 from naiad.control.diagnosis import Broken
 
 CONFIGURATION = "config.pbtxt"
+SAVED_MODEL = "saved_model.pb"
+"""What makes a folder a TensorFlow SavedModel."""
+_SUFFIXES = {".pth": ".pt", ".ts": ".pt", ".torchscript": ".pt"}
 _VERSION = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """One version of a model: its number, its files (a folder, or a single file), its configuration if it has one."""
+    """One version of a model: its number, its files, its configuration if it has one."""
 
     version: int
     content: Path
+    """A version directory, or a single model without one."""
+    name: str = ""
+    """What a single model is called in a version directory; "" where `content` is a version directory."""
     configuration: Path | None = None
     ignored: tuple[str, ...] = ()
 
@@ -28,6 +37,8 @@ def find(path: Path) -> Layout:
         return _of_file(path)
     if _is_version(path):
         return _of_version(path)
+    if _is_saved_model(path):
+        return _of_saved_model(path)
     if _versions(path):
         return _of_model(path)
     if (path / CONFIGURATION).is_file() or _model_files(path):
@@ -54,7 +65,20 @@ def _of_file(path: Path) -> Layout:
         return find(path.parent)
     if _is_version(path.parent):
         return _of_version(path.parent)
-    return Layout(version=1, content=path)
+    if path.name == SAVED_MODEL:
+        return _of_saved_model(path.parent)
+    suffix = path.suffix.lower()
+    return Layout(version=1, content=path, name=f"model{_SUFFIXES.get(suffix, suffix)}")
+
+
+def _of_saved_model(path: Path) -> Layout:
+    if _is_version(path.parent):
+        return _of_version(path.parent)
+    return Layout(version=1, content=path, name="model.savedmodel")
+
+
+def _is_saved_model(path: Path) -> bool:
+    return (path / SAVED_MODEL).is_file()
 
 
 def _of_version(path: Path) -> Layout:
@@ -95,4 +119,6 @@ def _is_version(path: Path) -> bool:
 
 
 def _model_files(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_file() and child.stem == "model")
+    return sorted(
+        child for child in path.iterdir() if child.stem == "model" and (child.is_file() or _is_saved_model(child))
+    )

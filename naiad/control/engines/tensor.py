@@ -17,7 +17,6 @@ from naiad.control.engines.layout import CONFIGURATION, find
 from naiad.errors import NaiadError
 from naiad.runtimes.base import Running
 
-_SUFFIXES = {".pth": ".pt", ".ts": ".pt", ".torchscript": ".pt"}
 _CALL_SECONDS = 10.0
 _LOAD_SECONDS = 300.0
 
@@ -64,11 +63,11 @@ class ModelFolder:
         version = building / str(layout.version)
         version.mkdir(parents=True, mode=0o700)
         try:
+            target = version / layout.name
             if layout.content.is_file():
-                suffix = layout.content.suffix.lower()
-                copies = [(layout.content, version / f"model{_SUFFIXES.get(suffix, suffix)}")]
+                copies = [(layout.content, target)]
             else:
-                copies = clone.files_of(layout.content, version)
+                copies = clone.files_of(layout.content, target)
             digest = clone.all_of(copies, hard_link=immutable)
             text = layout.configuration.read_text("utf-8") if layout.configuration else None
             config = generate(model, text, declared)

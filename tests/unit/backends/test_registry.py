@@ -35,6 +35,8 @@ def folder(tmp_path: Path) -> Path:
         ('backend: "onnxruntime"', "onnxruntime"),
         ('platform: "onnxruntime_onnx"', "onnxruntime"),
         ('backend: "identity"', "identity"),
+        ('backend: "tensorflow"', "tensorflow"),
+        ('platform: "tensorflow_savedmodel"', "tensorflow"),
         ('backend: "pytorch" platform: "pytorch_libtorch"', "pytorch"),
     ],
 )
@@ -55,7 +57,7 @@ def test_a_name_may_end_with_the_backend(folder):
 
 
 def test_the_order_of_files_is_tritons(folder):
-    order = ["model.py", "model.pt2", "model.xml", "model.onnx", "model.plan", "model.savedmodel"]
+    order = ["model.py", "model.pt2", "model.xml", "model.onnx", "model.plan"]
     for file in order:
         (folder / file).write_text("x")
         if file == "model.onnx":
@@ -63,6 +65,15 @@ def test_the_order_of_files_is_tritons(folder):
             continue
         with pytest.raises(ConfigError, match=f"^'{file}': this kind of model comes with a later version"):
             chosen(folder)
+    (folder / "model.savedmodel").mkdir()
+    assert chosen(folder) == "tensorflow"
+
+
+@pytest.mark.parametrize("file", ["model.keras", "net.keras", "net.savedmodel", "saved_model.pb"])
+def test_a_tensorflow_model_is_known_by_its_name(folder, file):
+    (folder / file).write_text("x")
+    backend = choose(pbtxt.empty().message, folder, name="m")
+    assert (backend.name, backend.default_filename) == ("tensorflow", file)
 
 
 REFUSED = {
@@ -73,6 +84,11 @@ REFUSED = {
     "aoti": (
         'backend: "pytorch" platform: "torch_aoti"',
         f"platform 'torch_aoti': {LATER_ONE}; {WORK}",
+    ),
+    "graphdef": (
+        'platform: "tensorflow_graphdef"',
+        "platform 'tensorflow_graphdef': frozen graphs are not served (FORMAT_NOT_SERVED); "
+        "save the model as a SavedModel",
     ),
     "unknown": ('backend: "pytroch"', f"backend 'pytroch': unknown; {WORK}"),
     "contradiction": (

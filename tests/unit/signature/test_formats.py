@@ -34,11 +34,9 @@ SERVED = {"ONNX"}
 ARCHIVES = {
     "torch.export": ["m/models/model.json", "m/data/weights/0"],
     "AOTInductor": ["m/data/aotinductor/model/a.so", "m/models/model.json"],
-    "Keras": ["config.json", "metadata.json", "model.weights.h5"],
     "skops": ["schema.json", "0.npy"],
 }
 FOLDERS = {
-    "TensorFlow SavedModel": {"saved_model.pb": b"\x08\x01", "variables": b""},
     "MLflow": {"MLmodel": b"flavors:\n"},
     "Hugging Face": {"config.json": json.dumps({"architectures": ["LlamaForCausalLM"]}).encode()},
     "OpenVINO": {"m.xml": OPENVINO, "m.bin": b""},

@@ -57,3 +57,35 @@ def test_an_empty_folder_holds_no_model(tmp_path):
     with pytest.raises(Broken) as caught:
         find(tmp_path)
     assert caught.value.code == "PATH_NOT_FOUND"
+
+
+@pytest.mark.parametrize("named", ["nmp", "nmp/saved_model.pb"])
+def test_a_bare_saved_model_is_one_model(tmp_path, named):
+    tree(tmp_path, "nmp/saved_model.pb", "nmp/variables/variables.index")
+    layout = find(tmp_path / named)
+    assert (layout.version, layout.content, layout.name) == (1, tmp_path / "nmp", "model.savedmodel")
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["repo", "repo/net", "repo/net/2", "repo/net/2/model.savedmodel", "repo/net/2/model.savedmodel/saved_model.pb"],
+)
+def test_a_saved_model_in_a_version_directory_is_found(tmp_path, named):
+    tree(tmp_path, "repo/net/2/model.savedmodel/saved_model.pb", "repo/net/config.pbtxt")
+    layout = find(tmp_path / named)
+    assert (layout.version, layout.content, layout.name) == (2, tmp_path / "repo/net/2", "")
+    assert layout.configuration == tmp_path / "repo/net/config.pbtxt"
+
+
+def test_a_version_directory_may_be_the_saved_model(tmp_path):  # as TensorFlow Serving has it
+    tree(tmp_path, "net/17/saved_model.pb", "net/17/variables/variables.index")
+    for named in ("net", "net/17", "net/17/saved_model.pb"):
+        layout = find(tmp_path / named)
+        assert (layout.version, layout.content, layout.name) == (17, tmp_path / "net/17", "")
+
+
+def test_a_saved_model_without_a_version_says_what_to_name(tmp_path):
+    tree(tmp_path, "net/model.savedmodel/saved_model.pb")
+    with pytest.raises(Broken, match="without a version directory") as caught:
+        find(tmp_path / "net")
+    assert "net/model.savedmodel" in caught.value.fix

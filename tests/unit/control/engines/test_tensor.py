@@ -70,3 +70,14 @@ def test_removing_leaves_nothing(folder, tmp_path):
     folder.remove("net.v1")
     assert folder.names() == set()
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_bare_saved_model_lies_in_a_version_directory(folder, tmp_path):
+    source = tmp_path / "net"
+    (source / "variables").mkdir(parents=True)
+    (source / "saved_model.pb").write_bytes(b"graph")
+    (source / "variables/variables.index").write_bytes(b"index")
+    folder.prepare("net.v1", Declared(), source, immutable=False)
+    target = tmp_path / "models/net.v1/1/model.savedmodel"
+    assert (target / "saved_model.pb").read_bytes() == b"graph"
+    assert (target / "variables/variables.index").read_bytes() == b"index"

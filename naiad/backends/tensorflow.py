@@ -1,0 +1,10 @@
+"""TensorFlow SavedModels, as folders of that name or laid straight into the version folder, and Keras archives."""
+
+from naiad.backends.base import Backend
+
+BACKEND = Backend(
+    name="tensorflow",
+    platforms=("tensorflow_savedmodel",),
+    filenames=("model.savedmodel", "model.keras", "saved_model.pb"),
+    reads_signature=True,
+)

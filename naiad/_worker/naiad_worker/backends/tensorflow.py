@@ -87,12 +87,13 @@ def _order(tensors: list[dict[str, Any]], names: list[str]) -> list[int]:
     for index, tensor in enumerate(tensors):
         place = _place(tensor, names, len(tensors))
         if place in taken:
-            raise LoadFailure(f"two inputs name the same input '{names[place]}' of the model")
+            raise LoadFailure(f"two inputs name the same input '{names[place]}' of the model", code="IO_MISMATCH")
         taken[place] = index
     if len(taken) != len(names):
         raise LoadFailure(
-            f"the model takes {len(names)} inputs ({', '.join(names)}), got {len(tensors)} (IO_MISMATCH)",
+            f"the model takes {len(names)} inputs ({', '.join(names)}), got {len(tensors)}",
             "declare them all in config.pbtxt, or none",
+            "IO_MISMATCH",
         )
     return [taken[place] for place in range(len(names))]
 
@@ -107,8 +108,9 @@ def _place(tensor: dict[str, Any], names: list[str], count: int) -> int:
     if count == len(names) == 1:
         return 0
     raise LoadFailure(
-        f"input '{tensor['name']}' is none of the model's: {', '.join(names)} (IO_MISMATCH)",
+        f"input '{tensor['name']}' is none of the model's: {', '.join(names)}",
         "name the inputs as the signature does, or set the input's 'argument'",
+        "IO_MISMATCH",
     )
 
 
@@ -119,7 +121,10 @@ def _output(name: str, place: int, names: list[str]) -> int:
     numbered = re.fullmatch(r".*__(\d+)", name)
     position = int(numbered[1]) if numbered else place
     if position >= len(names):
-        raise LoadFailure(f"the model gives {len(names)} outputs ({', '.join(names)}), so there is none for '{name}'")
+        raise LoadFailure(
+            f"the model gives {len(names)} outputs ({', '.join(names)}), so there is none for '{name}'",
+            code="IO_MISMATCH",
+        )
     return position
 
 
@@ -138,14 +143,14 @@ def _threads(spec: LoadSpec, name: str, default: int) -> int:
     if not value:
         return default
     if not (value.isascii() and value.isdigit()):
-        raise LoadFailure(f"parameters '{name}': expected a number of threads, got '{value}' (CONFIG_INVALID)")
+        raise LoadFailure(f"parameters '{name}': expected a number of threads, got '{value}'", code="CONFIG_INVALID")
     return int(value) or os.cpu_count() or 1
 
 
 def _truth(spec: LoadSpec, name: str) -> bool:
     value = _parameter(spec, name).lower()
     if value not in ("", "1", "0", "true", "false", "yes", "no", "on", "off"):
-        raise LoadFailure(f"parameters '{name}': expected yes or no, got '{value}' (CONFIG_INVALID)")
+        raise LoadFailure(f"parameters '{name}': expected yes or no, got '{value}'", code="CONFIG_INVALID")
     return value in ("1", "true", "yes", "on")
 
 
@@ -209,11 +214,13 @@ class SavedModel:
         if not name:
             return
         if os.path.basename(name) != name:
-            raise LoadFailure(f"parameters 'TF_INIT_OPS_FILE': expected a file's name, got '{name}' (CONFIG_INVALID)")
+            raise LoadFailure(
+                f"parameters 'TF_INIT_OPS_FILE': expected a file's name, got '{name}'", code="CONFIG_INVALID"
+            )
         paths = [os.path.join(folder, name) for folder in (spec.directory, os.path.dirname(spec.directory))]
         path = next((path for path in paths if os.path.isfile(path)), None)
         if path is None:
-            raise LoadFailure(f"parameters 'TF_INIT_OPS_FILE': '{name}' does not exist (CONFIG_INVALID)")
+            raise LoadFailure(f"parameters 'TF_INIT_OPS_FILE': '{name}' does not exist", code="CONFIG_INVALID")
         with open(path, "rb") as file:
             try:
                 document = json.loads(file.read(MAX_INIT_OPS_FILE))
@@ -221,7 +228,7 @@ class SavedModel:
                 document = None
         operators = document.get("init_ops") if isinstance(document, dict) else None
         if not isinstance(operators, list):
-            raise LoadFailure(f"'{name}': expected a list 'init_ops' of operators' names (CONFIG_INVALID)")
+            raise LoadFailure(f"'{name}': expected a list 'init_ops' of operators' names", code="CONFIG_INVALID")
         self._session.run([self._graph.get_operation_by_name(str(operator)) for operator in operators])
 
     def _callable(self, feeds: list[str], fetches: list[str]) -> Any:
@@ -266,8 +273,9 @@ def _signature(meta: Any, spec: LoadSpec) -> Any:
     name = asked or (names[0] if len(names) == 1 else SIGNATURE)
     if name not in names:
         raise LoadFailure(
-            f"the SavedModel has no signature '{name}', but {', '.join(names) or 'none'} (CONFIG_INVALID)",
+            f"the SavedModel has no signature '{name}', but {', '.join(names) or 'none'}",
             "write parameters 'TF_SIGNATURE_DEF' with the name of one of them into config.pbtxt",
+            "CONFIG_INVALID",
         )
     return meta.signature_def[name]
 
@@ -329,7 +337,7 @@ class KerasModel:
             raise _refused(error, spec.file) from error
         if not getattr(model, "inputs", None):
             raise LoadFailure(
-                f"'{spec.file}' is a model whose inputs are not known (IO_MISMATCH)", "begin it with an Input layer"
+                f"'{spec.file}' is a model whose inputs are not known", "begin it with an Input layer", "IO_MISMATCH"
             )
         self.inputs = [str(tensor.name) for tensor in model.inputs]
         function = tf.function(_with_inputs(model, keras))
@@ -404,7 +412,8 @@ def _refused(error: BaseException, file: str) -> LoadFailure:
     missing = _MISSING_OP.search(str(error))
     if missing:
         return LoadFailure(
-            f"'{file}' uses the operator '{missing[1]}', which this TensorFlow does not have (MISSING_OP)",
+            f"'{file}' uses the operator '{missing[1]}', which this TensorFlow does not have",
             "serve it in an environment whose TensorFlow has it, or export the model without it",
+            "MISSING_OP",
         )
-    return LoadFailure(f"TensorFlow cannot load '{file}': {_told(error)} (FILE_UNREADABLE)", "save the model again")
+    return LoadFailure(f"TensorFlow cannot load '{file}': {_told(error)}", "save the model again", "FILE_UNREADABLE")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import tensorflow_models as tensorflow
 from tests.support.repository import Repository
 from tests.support.server import Serve, serve
 
@@ -37,3 +38,9 @@ def module_repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 @pytest.fixture
 def torch():  # type: ignore[no-untyped-def]
     return pytest.importorskip("torch", reason="torch is not installed: pip install 'naiad[torch]'")
+
+
+@pytest.fixture(scope="session")
+def tensorflow_models(tmp_path_factory: pytest.TempPathFactory) -> tensorflow.Models:
+    """Small SavedModels and Keras archives, made once; skips where TensorFlow is not installed."""
+    return tensorflow.make(tmp_path_factory.mktemp("tensorflow"))

@@ -138,10 +138,10 @@ def _parameter(spec: LoadSpec, *names: str) -> str:
     return next((value for value in values if value), "")
 
 
-def _threads(spec: LoadSpec, name: str, default: int) -> int:
-    value = _parameter(spec, name)
-    if not value:
-        return default
+def _inter_threads(spec: LoadSpec) -> int:
+    """How many operators may run at a time: one unless the configuration asks for more (0: as many as processors)."""
+    name = "TF_NUM_INTER_THREADS"
+    value = _parameter(spec, name) or "1"
     if not (value.isascii() and value.isdigit()):
         raise LoadFailure(f"parameters '{name}': expected a number of threads, got '{value}'", code="CONFIG_INVALID")
     return int(value) or os.cpu_count() or 1
@@ -169,7 +169,7 @@ class SavedModel:
         import tensorflow as tf
 
         self._bfloat16 = tf.bfloat16.as_numpy_dtype
-        self._inter = _threads(spec, "TF_NUM_INTER_THREADS", 1)
+        self._inter = _inter_threads(spec)
         self._graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=self._graph, config=self._config(spec))
         path = os.path.join(spec.directory, spec.file)
@@ -196,7 +196,7 @@ class SavedModel:
 
         device = _device(spec)
         config = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=_threads(spec, "TF_NUM_INTRA_THREADS", max(1, spec.threads)),
+            intra_op_parallelism_threads=max(1, spec.threads),
             inter_op_parallelism_threads=self._inter,
             use_per_session_threads=_truth(spec, "TF_USE_PER_SESSION_THREADS"),
             allow_soft_placement=True,
@@ -326,8 +326,8 @@ class KerasModel:
         self._tf = tf
         self._bfloat16 = tf.bfloat16.as_numpy_dtype
         threads = tf.config.threading
-        threads.set_intra_op_parallelism_threads(_threads(spec, "TF_NUM_INTRA_THREADS", max(1, spec.threads)))
-        threads.set_inter_op_parallelism_threads(_threads(spec, "TF_NUM_INTER_THREADS", 1))
+        threads.set_intra_op_parallelism_threads(max(1, spec.threads))
+        threads.set_inter_op_parallelism_threads(_inter_threads(spec))
         gpus, device = tf.config.list_physical_devices("GPU"), _device(spec)
         tf.config.set_visible_devices([] if device is None else [gpus[device]], "GPU")
         try:

@@ -58,7 +58,8 @@ def test_configured_threads_reach_the_workers(repository, start, torch):
     assert threads_of(server, "three") == [ALONE + 2]
     assert threads_of(server, "shared") == [ALONE + threads.share(1) - 1]
     assert server.index()["wrong"]["reason"] == (
-        "configuration: config.pbtxt: parameters 'naiad.threads': expected auto or 1 to 1024, got 'many' (CONFIG_INVALID)"
+        "configuration: config.pbtxt: parameters 'naiad.threads': expected auto or 1 to 1024, "
+        "got 'many' (CONFIG_INVALID)"
     )
 
 

@@ -13,7 +13,16 @@ OLDEST = (3, 9)
 YOUNGER_THAN_OLDEST = {"tomllib"}
 ITSELF = {"naiad_worker", "triton_python_backend_utils"}
 # Each backend's own framework, importable in that backend's file or folder alone.
-FRAMEWORKS = {"onnxruntime": {"onnxruntime"}, "pytorch": {"torch"}, "tensorflow": {"keras", "tensorflow"}}
+FRAMEWORKS = {
+    "onnxruntime": {"onnxruntime"},
+    "pytorch": {"torch"},
+    "pytorch_export": {"torch"},
+    "tensorflow": {"keras", "tensorflow"},
+    "_torch_aoti": {"torch"},
+    "_torch_class": {"torch"},
+    "_torch_export": {"torch"},
+    "_torch_script": {"torch"},
+}
 
 
 def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:

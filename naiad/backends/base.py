@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +16,10 @@ class Backend:
     """Other spellings in `platform`."""
     filenames: tuple[str, ...] = ()
     """Names under which its models lie in a version folder, the usual one first; none where it needs no file."""
+    first: str = ""
+    """A file that wins over those, where it lies beside them."""
+    halves: Mapping[str, str] = field(default_factory=dict)
+    """Worker halves for some suffixes, where these want other imports in their zygote; else the name's own."""
     reads_signature: bool = False
     """Whether `signature` can say something about its files, so that a dry run can complete a configuration."""
     describes: bool = False
@@ -26,6 +32,10 @@ class Backend:
     """Whether requests are merged also where a batch size is written without a scheduler, as Triton does for ONNX."""
     max_batch_size: int = 32
     """What Naiad chooses where nothing says."""
+
+    def half(self, file: str) -> str:
+        """The worker half that serves a file of this name."""
+        return self.halves.get(PurePath(file).suffix, self.name)
 
     @property
     def default_filename(self) -> str:

@@ -23,7 +23,7 @@ BACKENDS = {
 }
 LATER = {
     "openvino", "tensorrt", "tensorrt_plan",
-    "python", "torch_aoti", "ensemble", "vllm", "dali", "fil", "sequence", "dyna_sequence",
+    "python", "ensemble", "vllm", "dali", "fil", "sequence", "dyna_sequence",
 }  # fmt: skip
 VLLM = "serve the model's Hugging Face folder with 'engine: vllm', which comes with a later version of Naiad"
 GRAPHDEF = "tensorflow_graphdef"
@@ -34,7 +34,7 @@ _FILES = (
     ("model.onnx", "onnxruntime"),
     ("model.xml", "openvino"),
     ("model.pt", "pytorch"),
-    ("model.pt2", "torch_aoti"),
+    ("model.pt2", "pytorch"),
     ("model.py", "python"),
     ("model.keras", "tensorflow"),
     ("saved_model.pb", "tensorflow"),
@@ -78,7 +78,8 @@ def _only_entry(folder: Path) -> tuple[tuple[str, str], ...]:
 
 def _with_file(backend: Backend, folder: Path) -> Backend:
     """The backend with the first of its filenames that the folder holds."""
-    there = next((file for file in backend.filenames if (folder / file).exists()), None)
+    files = (backend.first, *backend.filenames) if backend.first else backend.filenames
+    there = next((file for file in files if (folder / file).exists()), None)
     return _first(backend, there) if there else backend
 
 

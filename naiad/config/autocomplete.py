@@ -18,6 +18,9 @@ from naiad.signature.model import Signature, TensorSignature
 ARGUMENT = "naiad.argument."
 """Key of `parameters` that maps an input's name onto an argument of the model."""
 
+DICTIONARY = "Dict[str, Tensor]"
+"""The type of an argument that takes the inputs by name."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
@@ -33,6 +36,9 @@ class ProbeRequest:
     signature: Signature | None = field(default=None, compare=False)
     runs: bool = True
     """Whether the model ran: else there is nothing to warm it up with."""
+    decides: bool = True
+    """Whether a run that fails refuses the model: not where everything is written and the file tells no shapes, for
+    zeros need not be values that it takes."""
 
     def at(self, shapes: Mapping[str, list[int]]) -> ProbeRequest:
         """The same with the shapes at which the model ran: warm-up calls use them."""
@@ -101,6 +107,9 @@ def _position(name: str, position: int, signature: Signature, count: int) -> int
     names = [tensor.name for tensor in signature.inputs]
     if name in names:
         return names.index(name)
+    paths = [tensor.path for tensor in signature.inputs]
+    if name and name in paths:
+        return paths.index(name)
     numbered = re.fullmatch(r".*__(\d+)", name)
     if numbered and int(numbered[1]) < len(names):
         return int(numbered[1])
@@ -110,6 +119,8 @@ def _position(name: str, position: int, signature: Signature, count: int) -> int
 def probe_request(partial: PartialConfig, signature: Signature | None) -> ProbeRequest:
     """The inputs of the dry run; raises `ConfigError` where neither configuration nor file tells them."""
     message = partial.message
+    if signature is not None and [tensor.type for tensor in signature.inputs] == [DICTIONARY]:
+        signature = replace(signature, inputs=())  # its inputs are the dictionary's keys, which only the user knows
     if message.input:
         return _probe_configured(partial, signature)
     if signature is None or not signature.complete:
@@ -130,7 +141,10 @@ def _untold(signature: Signature | None) -> str:
 
 def _entry(name: str, told: TensorSignature, dims: list[int]) -> dict[str, Any]:
     entry = {"name": name, "argument": told.name, "datatype": told.datatype, "dims": dims}
-    return entry if told.dims is None else {**entry, "declared": True}
+    if told.dims is None:
+        return entry
+    example = {} if told.shape is None else {"example": list(told.shape)}
+    return {**entry, "declared": True, **example}
 
 
 def _request(inputs: list[dict[str, Any]], signature: Signature | None, *, batched: bool) -> ProbeRequest:
@@ -169,7 +183,14 @@ def _probe_configured(partial: PartialConfig, signature: Signature | None) -> Pr
         inputs.append(_written(tensor.name, datatype, dims, known))
     rest = [tensor for place, tensor in enumerate(told) if place not in taken]
     inputs += [_entry(tensor.name, tensor, list(tensor.dims or ())) for tensor in rest]
-    return _request(inputs, signature, batched=batched)
+    shaped = any(tensor.known for tensor in told)
+    return replace(_request(inputs, signature, batched=batched), decides=shaped or not _whole(message))
+
+
+def _whole(message: Any) -> bool:
+    """Whether inputs and outputs are written, all of them with datatype and dims."""
+    tensors = (*message.input, *message.output)
+    return bool(message.output) and all(v2_name(tensor.data_type) and tensor.dims for tensor in tensors)
 
 
 def _count(where: str, written: int, signature: Signature | None) -> None:
@@ -268,6 +289,7 @@ def complete(
     message = draft.message
     if report is not None and probed is not None:
         draft.notes += [report["note"]] if "note" in report else []
+        _within_range(draft, probed.max_batch)
         _batch_size(draft, partial, largest_batch(backend, probed.max_batch), report)
         merge_requests(draft, partial, backend)
         fill_inputs(draft, report["varying"], probed)
@@ -285,6 +307,15 @@ def complete(
 def largest_batch(backend: Backend, allowed: int | None) -> int:
     """What Naiad chooses as `max_batch_size`, no more than the file allows."""
     return backend.max_batch_size if allowed is None else min(backend.max_batch_size, allowed)
+
+
+def _within_range(draft: Draft, allowed: int | None) -> None:
+    """Raises `ConfigError` for a written batch size that is larger than the file allows."""
+    written = draft.message.max_batch_size
+    if allowed is not None and written > allowed:
+        raise ConfigError(
+            f"{draft.source}: max_batch_size: expected at most {allowed} as in the file, got {written} (IO_MISMATCH)"
+        )
 
 
 def _batch_size(draft: Draft, partial: PartialConfig, largest: int, report: Mapping[str, Any]) -> None:
@@ -376,6 +407,15 @@ def _seen(report: Mapping[str, Any], declared: Mapping[str, tuple[int, ...]]) ->
     return seen
 
 
+def _output_place(name: str, position: int, by_name: Mapping[str, Any]) -> int:
+    """Which output of the dry run a written one is: by the number in its name or its path, else by its place."""
+    keyed = re.fullmatch(r"RESULT\[([^\[\]]+)\]", name)
+    if keyed and keyed[1] in by_name:
+        return list(by_name).index(keyed[1])
+    numbered = re.fullmatch(r".*__(\d+)|RESULT\[(\d+)\]", name)
+    return int(numbered[1] or numbered[2]) if numbered else position
+
+
 def _outputs(draft: Draft, report: Mapping[str, Any], probed: ProbeRequest) -> None:
     message = draft.message
     seen = _seen(report, probed.outputs)
@@ -390,8 +430,7 @@ def _outputs(draft: Draft, report: Mapping[str, Any], probed: ProbeRequest) -> N
         return
     by_name = {entry["name"]: entry for entry in seen}
     for position, tensor in enumerate(message.output):
-        numbered = re.fullmatch(r".*__(\d+)", tensor.name)
-        place = int(numbered[1]) if numbered else position
+        place = _output_place(tensor.name, position, by_name)
         if tensor.name not in by_name and place >= len(seen):
             names = ", ".join(by_name)
             raise ConfigError(f"{draft.source}: output '{tensor.name}': the model gives {len(seen)} ({names})")

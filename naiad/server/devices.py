@@ -8,7 +8,7 @@ from typing import Any
 from naiad.config.model import ModelConfig
 from naiad.errors import ConfigError
 
-_GPU, _CPU = 1, 2
+_GPU, _CPU, _MODEL = 1, 2, 3
 
 
 def gpus() -> list[int]:
@@ -38,6 +38,8 @@ def first(message: Any) -> dict[str, Any]:
     for group in message.instance_group:
         if group.gpus:
             return {"kind": "cuda", "id": group.gpus[0]}
+        if group.kind == _MODEL:
+            return {"kind": "model"}
         return {"kind": "cuda", "id": gpus()[0]} if group.kind == _GPU else {"kind": "cpu"}
     return {"kind": "cpu"}
 
@@ -49,6 +51,8 @@ def of_instances(config: ModelConfig) -> list[dict[str, Any]]:
         if group.kind == "KIND_GPU":
             wanted = list(group.gpus) or gpus()[:1]
             devices += [{"kind": "cuda", "id": gpu} for gpu in wanted for _ in range(group.count)]
+        elif group.kind == "KIND_MODEL":
+            devices += [{"kind": "model"}] * group.count  # the model chooses for itself
         else:
             devices += [{"kind": "cpu"}] * group.count
     return devices

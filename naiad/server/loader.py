@@ -228,6 +228,11 @@ class Loader:
         try:
             report, runs = worker.probe(probed.inputs, batched=probed.batched), True
         except LoadError as error:
+            if not probed.decides:
+                fields = {"model": request.model, "version": request.version}
+                text = "a dry run with zeros fails (%s); the configuration tells everything, so it is taken as written"
+                log.warning(text, error.cause, extra={"fields": fields})
+                return complete(request.partial, backend, name=request.model, report=None, probed=None), None
             # Not the model's own error: the worker is lost.
             told = declared.report(probed, error.cause) if error.stage == "probe" else None
             if told is None:
@@ -245,12 +250,12 @@ class Loader:
     def _start(
         self, request: LoadRequest, place: tuple[Backend, Path, str], *, instance: int, device: Mapping[str, Any]
     ) -> Worker:
-        environment = {} if device["kind"] == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
+        environment = {} if device["kind"] in ("cuda", "model") else {"CUDA_VISIBLE_DEVICES": ""}
         spec = WorkerSpec(
             model=request.model,
             version=request.version,
             instance=instance,
-            backend=place[0].name,
+            backend=place[0].half(place[2]),
             forks=place[0].forks,
             python=sys.executable,
             environment=environment,

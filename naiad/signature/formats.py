@@ -51,12 +51,6 @@ def _holds(*names: str) -> Callable[[Look], bool]:
     return lambda look: all(name in look.names for name in names)
 
 
-def _below_top(pattern: str) -> Callable[[Look], bool]:
-    """Whether a member below the one top folder matches."""
-    member = re.compile(rf"[^/]+/{pattern}")
-    return lambda look: any(member.fullmatch(name) for name in look.names)
-
-
 def _varint(data: bytes, at: int) -> tuple[int, int] | None:
     """The number at `at` in the wire format of protocol buffers, and where it ends."""
     number = 0
@@ -144,8 +138,11 @@ FILES: tuple[Format, ...] = (
 """Single files; those with telling first bytes come first."""
 
 ARCHIVES: tuple[Format, ...] = (
-    Format(name="AOTInductor", fits=_below_top(r"data/aotinductor/.*\.so")),
-    Format(name="torch.export", fits=_below_top(r"models/.*model\.json")),
+    Format(
+        name="torch.export of an older torch",
+        fits=_holds("serialized_exported_program.json"),
+        advice="torch 2.8 changed the file's layout: export the model again with it or a later one",
+    ),
     Format(name=KERAS, fits=_holds("config.json", "metadata.json", "model.weights.h5")),
     Format(name="skops", fits=_holds("schema.json")),
 )

@@ -133,9 +133,8 @@ def _inputs(model: dict[str, Any]) -> tuple[list[TensorSignature], list[str]]:
     if shape is None:
         return [], ["the file does not tell the inputs of the model; begin it with an Input layer"]
     # A model that was built with a call has the shape of that call here: it is an example then.
-    declared = -1 in shape
-    told = {"dims": shape} if declared else {"shape": shape}
-    return [TensorSignature(name="input_0", type="float32", datatype="FP32", **told)], []
+    dims, example = (shape, None) if -1 in shape else (None, shape)
+    return [TensorSignature(name="input_0", type="float32", datatype="FP32", dims=dims, shape=example)], []
 
 
 def _layer_names(value: Any) -> Iterator[str]:

@@ -18,6 +18,8 @@ class TensorSignature:
     """The shape of a recorded example, the batch included: other dims may be dynamic."""
     dims: tuple[int, ...] | None = None
     """What the file declares, the batch included: -1 may be any size, every other dim is fixed."""
+    path: str = ""
+    """Where it stands in the call, which is a name, too: `ARGS[0]`, `KWARGS[mask]`; "" where that says nothing more."""
 
     @property
     def known(self) -> bool:

@@ -13,7 +13,9 @@ from naiad.signature.keras import read_keras
 from naiad.signature.model import Signature
 from naiad.signature.onnx import read_onnx
 from naiad.signature.opcodes import NotReadable
+from naiad.signature.pt2 import pt2_top, read_pt2
 from naiad.signature.savedmodel import read_savedmodel
+from naiad.signature.torch_class import read_class
 from naiad.signature.torchscript import DAMAGED, read_member, read_torchscript
 
 MAX_MEMBERS = 200_000
@@ -37,6 +39,8 @@ def read(path: Path, parameters: Mapping[str, str] | None = None) -> Signature:
         return _read_folder(path.parent, parameters or {})
     head = _head(path)
     _refuse_by_head(path, head)
+    if path.suffix == ".py":
+        return read_class(path)
     if not zipfile.is_zipfile(path):
         if head.startswith(b"PK"):
             raise UnservableFile(
@@ -174,6 +178,9 @@ def _read_archive(path: Path, archive: zipfile.ZipFile) -> Signature:
         raise UnservableFile(
             f"'{path.name}' has {len(names)} members, at most {MAX_MEMBERS}", "", kind="unknown", code="UNKNOWN_FORMAT"
         )
+    top = pt2_top(names)
+    if top is not None:
+        return read_pt2(path.name, archive, top)
     format_ = formats.of_archive(frozenset(names))
     if format_ is not None and format_.name == formats.KERAS:
         return read_keras(path, archive)

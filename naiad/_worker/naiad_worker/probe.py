@@ -33,13 +33,23 @@ class Probe:
         """The shapes as they were told, -1 taken as 1."""
         return {t["name"]: sized(t["dims"], 1) for t in self._inputs}
 
+    def example(self) -> Shapes:
+        """The file's example, written dims as they are written."""
+        return {
+            t["name"]: [shown if dim < 0 else dim for dim, shown in zip(t["dims"], t["example"])] for t in self._inputs
+        }
+
     def sample(self) -> Shapes:
-        """Shapes at which the model runs: open dims behind the first at the first size that it accepts."""
+        """Shapes at which the model runs: those of the file's example, else open dims at the first size it accepts."""
+        tried = [self.example()] if all("example" in t for t in self._inputs) else []
         if not any(dim < 0 for dims in self._declared.values() for dim in dims[1:]):
-            return self.recorded()
+            tried.append(self.recorded())
+        else:
+            tried += [{t["name"]: sized(t["dims"], size) for t in self._inputs} for size in SIZES]
+        if len(tried) == 1:
+            return tried[0]
         failure: Exception | None = None
-        for size in SIZES:
-            shapes = {t["name"]: sized(t["dims"], size) for t in self._inputs}
+        for shapes in tried:
             try:
                 self.run(shapes)
             except Exception as error:  # the model's own error, of any class

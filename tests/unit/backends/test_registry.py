@@ -34,6 +34,8 @@ def folder(tmp_path: Path) -> Path:
         ('platform: "libtorch"', "pytorch"),
         ('backend: "onnxruntime"', "onnxruntime"),
         ('platform: "onnxruntime_onnx"', "onnxruntime"),
+        ('platform: "torch_aoti"', "pytorch"),
+        ('backend: "pytorch" platform: "torch_aoti"', "pytorch"),
         ('backend: "identity"', "identity"),
         ('backend: "tensorflow"', "tensorflow"),
         ('platform: "tensorflow_savedmodel"', "tensorflow"),
@@ -52,12 +54,30 @@ def test_the_file_decides_else(folder):
     assert chosen(folder) == "pytorch"
 
 
+def test_a_class_is_chosen_where_the_backend_is_written(folder):
+    for file in ("model.pt", "model.py"):
+        (folder / file).write_text("x")
+    written = choose(pbtxt.parse('backend: "pytorch"', "config.pbtxt").message, folder, name="m")
+    assert written.default_filename == "model.py"
+    assert choose(pbtxt.parse("", "config.pbtxt").message, folder, name="m").default_filename == "model.pt"
+
+
+def test_exported_programs_have_a_worker_half_with_their_imports(folder):
+    (folder / "model.pt2").write_text("x")
+    backend = choose(pbtxt.parse("", "config.pbtxt").message, folder, name="m")
+    assert [backend.half(file) for file in ("model.pt2", "model.pt", "model.py")] == [
+        "pytorch_export",
+        "pytorch",
+        "pytorch",
+    ]
+
+
 def test_a_name_may_end_with_the_backend(folder):
     assert chosen(folder, name="echo.identity") == "identity"
 
 
 def test_the_order_of_files_is_tritons(folder):
-    order = ["model.py", "model.pt2", "model.xml", "model.onnx", "model.plan"]
+    order = ["model.py", "model.xml", "model.onnx", "model.plan"]
     for file in order:
         (folder / file).write_text("x")
         if file == "model.onnx":
@@ -80,10 +100,6 @@ REFUSED = {
     "later": ('backend: "openvino"', f"backend 'openvino': {LATER_ONE}; {WORK}"),
     "later platform": (
         'platform: "tensorrt_plan"', f"platform 'tensorrt_plan': {LATER_ONE}; {WORK}"
-    ),
-    "aoti": (
-        'backend: "pytorch" platform: "torch_aoti"',
-        f"platform 'torch_aoti': {LATER_ONE}; {WORK}",
     ),
     "graphdef": (
         'platform: "tensorflow_graphdef"',
@@ -124,5 +140,6 @@ def test_a_folder_without_a_model_file_tells_what_it_holds(folder):
 
 def test_each_backend_has_its_worker_half_under_the_same_name():
     room = Path(naiad.__file__).parent / "_worker/naiad_worker/backends"
-    assert {path.stem for path in room.glob("*.py")} - {"__init__"} == set(BACKENDS)
+    halves = {half for backend in BACKENDS.values() for half in (backend.name, *backend.halves.values())}
+    assert {path.stem for path in room.glob("*.py") if not path.stem.startswith("_")} == halves
     assert not LATER & set(BACKENDS)

@@ -14,6 +14,7 @@ input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] }
 output { name: "y" data_type: TYPE_FP32 dims: [ 4 ] }
 """
 CPU = {"kind": "cpu"}
+MODEL = {"kind": "model"}
 
 
 def message(text: str):
@@ -42,6 +43,8 @@ def test_groups_for_the_cpu_ask_for_nothing(machine):
     text = "instance_group [ { kind: KIND_CPU }, { kind: KIND_MODEL }, { kind: KIND_AUTO } ]"
     devices.check(message(text), name="m")
     assert devices.first(message(text)) == devices.first(message("")) == CPU
+    assert devices.of_instances(freeze(message(text), name="m", source="x")) == [CPU, MODEL, CPU]
+    assert devices.first(message("instance_group { kind: KIND_MODEL }")) == MODEL
 
 
 def test_instances_lie_on_the_gpus_that_they_ask_for(machine):

@@ -32,8 +32,7 @@ FILES = {
 }
 SERVED = {"ONNX"}
 ARCHIVES = {
-    "torch.export": ["m/models/model.json", "m/data/weights/0"],
-    "AOTInductor": ["m/data/aotinductor/model/a.so", "m/models/model.json"],
+    "torch.export of an older torch": ["serialized_exported_program.json", "version"],
     "skops": ["schema.json", "0.npy"],
 }
 FOLDERS = {

@@ -90,14 +90,3 @@ def test_weights_and_pickled_modules_are_refused(tmp_path, old):
     with pytest.raises(UnservableFile) as caught:
         read(tmp_path / "module.pt")
     assert caught.value.code == "UNSAFE_PICKLE"
-
-
-def test_an_exported_program_is_named(tmp_path):
-    program = torch.export.export(torch.nn.Linear(4, 2), (torch.zeros(1, 4),))
-    path = tmp_path / "model.pt"
-    with path.open("wb") as file:
-        torch.export.save(program, file)
-    with pytest.raises(
-        UnservableFile, match=r"^'model\.pt' is a model of format torch\.export; torch\.export models come with"
-    ):
-        read(path)

@@ -1,0 +1,118 @@
+"""Loads programs of torch.export."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from typing import Any
+
+from naiad_worker.backends import LoadFailure
+from naiad_worker.backends._torch_common import Place, Runner, loading
+
+_FIX = "export the model again with the torch version that serves it"
+
+
+def warm() -> None:
+    """Imports what `torch.export.load` imports at its first call, which takes seconds."""
+    for name in ("torch.export.pt2_archive._package", "torch._export.serde.serialize"):
+        with contextlib.suppress(ImportError):  # another torch has them elsewhere, and then imports them later
+            importlib.import_module(name)
+
+
+def load(place: Place) -> Runner:
+    """Raises `LoadFailure` for what torch does not take as an exported program."""
+    import torch
+
+    with loading(place.file, _FIX), open(place.path, "rb") as file:
+        program = torch.export.load(file)
+    if place.device is not None and _elsewhere(program, place.device):
+        from torch.export.passes import move_to_device_pass
+
+        with loading(place.file):
+            program = move_to_device_pass(program, place.device)
+    module = program.module()
+    spec = program.call_spec.in_spec
+    leaves = _leaves(program)
+    places = [at for at, leaf in enumerate(leaves) if leaf is _TENSOR]
+    argument_names = program.module_call_graph[0].signature.forward_arg_names or []
+    paths = named_leaves(spec, argument_names)
+    unflatten = _unflatten(spec)
+
+    def call(tensors: list[Any]) -> Any:
+        values = list(leaves)
+        for at, tensor in zip(places, tensors):
+            values[at] = tensor
+        arguments, keywords = unflatten(values)
+        return module(*arguments, **keywords)
+
+    names = [paths[at][0] for at in places]
+    aliases = {paths[at][1]: number for number, at in enumerate(places)}
+    return Runner(call, names, aliases)
+
+
+_TENSOR = object()
+
+
+def _leaves(program: Any) -> list[Any]:
+    """The leaves of the arguments in order: `_TENSOR`, or the constant that the program was exported with."""
+    from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
+
+    leaves = []
+    for spec in program.graph_signature.input_specs:
+        if spec.kind != InputKind.USER_INPUT:
+            continue
+        if isinstance(spec.arg, TensorArgument):
+            leaves.append(_TENSOR)
+        elif isinstance(spec.arg, ConstantArgument):
+            leaves.append(spec.arg.value)
+        else:
+            kind = type(spec.arg).__name__
+            raise LoadFailure(
+                f"argument '{spec.arg.name}' of the program is a {kind}, which is no tensor",
+                "export the model with a tensor in its place, or with a fixed value",
+            )
+    return leaves
+
+
+def _elsewhere(program: Any, device: Any) -> bool:
+    return any(tensor.device.type != device.type for tensor in program.state_dict.values())
+
+
+def _unflatten(spec: Any) -> Any:
+    """From leaves to (arguments, keywords); most models take plain tensors, for which a slice is enough."""
+    from torch.utils import _pytree
+
+    arguments, keywords = children(spec)
+    if all(not children(child) and child.type is None for child in (*children(arguments), *children(keywords))):
+        count, keys = len(children(arguments)), list(keywords.context)
+        return lambda values: (values[:count], dict(zip(keys, values[count:])))
+    return lambda values: _pytree.tree_unflatten(values, spec)
+
+
+def children(spec: Any) -> Any:
+    """The children of a node of torch's pytree; its attribute has had two names."""
+    return spec.children() if hasattr(spec, "children") else spec.children_specs
+
+
+def named_leaves(spec: Any, argument_names: list[str]) -> list[tuple[str, str]]:
+    """(name, path) of each leaf: `x` and `ARGS[0]`; what lies deeper is called by its path (`ARGS[0][key]`)."""
+    arguments, keywords = children(spec)
+    found: list[tuple[str, str]] = []
+    for at, child in enumerate(children(arguments)):
+        plain = argument_names[at] if at < len(argument_names) else f"INPUT__{at}"
+        _walk(child, f"ARGS[{at}]", plain, found)
+    for key, child in zip(keywords.context or (), children(keywords)):
+        _walk(child, f"KWARGS[{key}]", str(key), found)
+    return found
+
+
+def _walk(spec: Any, path: str, plain: str, found: list[tuple[str, str]]) -> None:
+    below = children(spec)
+    if spec.type is None:
+        found.append((plain or path, path))
+        return
+    keys = spec.context if isinstance(spec.context, (list, tuple)) else range(len(below))
+    if len(list(keys)) != len(below):
+        keys = range(len(below))
+    for key, child in zip(keys, below):
+        _walk(child, f"{path}[{key}]", "", found)

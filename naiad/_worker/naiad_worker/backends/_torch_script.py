@@ -1,0 +1,51 @@
+"""Loads TorchScript files."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from naiad_worker.backends._torch_common import Place, Runner, loading
+
+_DICTIONARY = "Dict[str, Tensor]"
+_SCALARS = {"int": int, "float": float, "bool": bool}
+
+
+def load(place: Place) -> Runner:
+    """Raises `LoadFailure` for what torch does not take as TorchScript."""
+    import torch
+
+    with loading(place.file), warnings.catch_warnings():
+        # TorchScript is deprecated, still loads, and is what the user has.
+        warnings.simplefilter("ignore")
+        module = torch.jit.load(place.path, map_location=place.device)
+    module.eval()
+    arguments = module.forward.schema.arguments[1:]
+    kinds = [str(argument.type) for argument in arguments]
+    names = [argument.name for argument in arguments]
+    if kinds == [_DICTIONARY]:
+        return Runner(module, names, {}, keyed=True)
+    scalars = [_SCALARS.get(kind) for kind in kinds]
+    if not any(scalars):
+        return Runner(lambda tensors: module(*tensors), names, {})
+
+    def call(tensors: list[Any]) -> Any:
+        """Numbers are tensors of one element on the way, and numbers for the model."""
+        values = [
+            kind(tensor.item()) if kind and tensor is not None else tensor for kind, tensor in zip(scalars, tensors)
+        ]
+        return module(*values)
+
+    return Runner(call, names, {})
+
+
+def operation(text: str) -> str:
+    """The operation that failed, from an error of the TorchScript interpreter; "" where it names none.
+
+    The interpreter prints the line of the serialized code and below it a line of tildes that ends in `<--- HERE`.
+    """
+    lines = text.splitlines()
+    for at, line in enumerate(lines):
+        if at and line.rstrip().endswith("<--- HERE"):
+            return lines[at - 1].strip()[:200]
+    return ""

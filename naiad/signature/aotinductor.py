@@ -1,0 +1,146 @@
+"""Packages of AOTInductor: a native library and what torch wrote beside it; the library is never opened.
+
+Names and shapes are not in the library. They come, in this order, from the exported program in the same file, from
+metadata that the packer gave (`aot_inductor.metadata` with `naiad.inputs`, `naiad.outputs`, `naiad.max_batch`), or from
+the checks of the inputs in the C++ source that torch packs with the library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import zipfile
+from typing import Any
+
+from naiad.signature import treespec
+from naiad.signature.model import Signature, TensorSignature
+from naiad.signature.opcodes import NotReadable
+from naiad.signature.torchscript import read_member
+
+MAX_METADATA = 1 << 20
+MAX_SOURCE = 8 << 20
+MAX_INPUTS = 1024
+UNTOLD = (
+    "the package does not tell its inputs: give aoti_compile_and_package the option 'aot_inductor.metadata' with "
+    "'naiad.inputs', or write them into config.pbtxt"
+)
+_TYPES = {
+    "float32": "FP32", "float64": "FP64", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8", "int16": "INT16",
+    "int32": "INT32", "int64": "INT64", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
+    "bool": "BOOL",
+}  # fmt: skip
+_DATATYPES = frozenset(_TYPES.values())
+
+
+def models(names: list[str], top: str) -> list[str]:
+    """The compiled models of an archive."""
+    found = re.compile(rf"{re.escape(top)}/data/aotinductor/([^/]+)/[^/]+\.so")
+    return sorted({match[1] for name in names if (match := found.fullmatch(name))})
+
+
+def read(archive: zipfile.ZipFile, top: str, compiled: list[str], exported: Signature | None) -> Signature:
+    """The signature of the package's model (`model`, or the only one)."""
+    model = "model" if "model" in compiled else compiled[0]
+    folder = f"{top}/data/aotinductor/{model}/"
+    members = [name for name in archive.namelist() if name.startswith(folder)]
+    metadata = _metadata(archive, members)
+    about = _about(metadata)
+    format_ = f"AOTInductor ({about})" if about else "AOTInductor"
+    if exported is not None:
+        return dataclasses.replace(exported, format=format_)
+    warnings: list[str] = []
+    inputs = _told(metadata, "naiad.inputs", warnings)
+    most = metadata.get("naiad.max_batch", "")
+    bound = int(most) if most.isdigit() and 0 < len(most) < 10 and int(most) else None
+    if not inputs:
+        inputs, bound = _from_source(archive, members)
+    if not inputs:
+        warnings.append(UNTOLD)
+    return Signature(
+        format=format_,
+        backend="pytorch",
+        inputs=inputs,
+        outputs=_told(metadata, "naiad.outputs", warnings),
+        max_batch=bound,
+        warnings=tuple(warnings),
+    )
+
+
+def _metadata(archive: zipfile.ZipFile, members: list[str]) -> dict[str, str]:
+    """What torch and the packer wrote of the model: a flat object of texts."""
+    for name in members:
+        if name.endswith("wrapper_metadata.json"):
+            data = read_member(archive, name, MAX_METADATA)
+            try:
+                document = json.loads(data or b"{}")
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(document, dict):
+                return {str(key): value for key, value in document.items() if isinstance(value, str)}
+    return {}
+
+
+def _about(metadata: dict[str, str]) -> str:
+    parts = [metadata.get(f"AOTI_{key}", "") for key in ("DEVICE_KEY", "MACHINE", "CPU_ISA")]
+    return ", ".join(part[:80] for part in parts if part)
+
+
+def _told(metadata: dict[str, str], key: str, warnings: list[str]) -> tuple[TensorSignature, ...]:
+    """Tensors that the packer described as `[{"name": …, "datatype": …, "dims": […]}]`."""
+    if key not in metadata:
+        return ()
+    try:
+        entries = json.loads(metadata[key])
+        return tuple(_entry(entry) for entry in entries[:MAX_INPUTS])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        warnings.append(f"metadata '{key}' is not readable: {error}")
+        return ()
+
+
+def _entry(entry: Any) -> TensorSignature:
+    name, datatype, dims = str(entry["name"])[:256], str(entry["datatype"]), entry["dims"]
+    if datatype not in _DATATYPES:
+        raise ValueError(f"'{datatype[:40]}' is no datatype")
+    if not isinstance(dims, list) or not all(type(dim) is int and -1 <= dim < 1 << 40 for dim in dims):
+        raise ValueError("dims are no list of numbers")
+    return TensorSignature(name=name, type="Tensor", datatype=datatype, dims=tuple(dims))
+
+
+def _from_source(archive: zipfile.ZipFile, members: list[str]) -> tuple[tuple[TensorSignature, ...], int | None]:
+    """Inputs as the generated code checks them; nothing where it is not packed or written in another way."""
+    name = next((name for name in members if name.endswith(".wrapper.cpp")), "")
+    data = read_member(archive, name, MAX_SOURCE) if name else None
+    if data is None:
+        return (), None
+    text = data.decode("utf-8", "replace")
+    variables = re.findall(r"inputs_info_\[\d+\]\.name = \"(\w{1,200})\";", text)
+    spec = re.search(r"in_spec_ = R\"\((.{1,100000}?)\)\";", text)
+    try:
+        leaves = treespec.inputs(spec[1], []) if spec else None
+    except NotReadable:
+        leaves = None
+    if not variables or leaves is None or len(leaves) != len(variables) or len(variables) > MAX_INPUTS:
+        return (), None
+    found, bounds = [], []
+    for variable, (name, path) in zip(variables, leaves, strict=True):
+        tensor, bound = _checked(text, variable, name, path)
+        if tensor is None:
+            return (), None
+        found.append(tensor)
+        bounds += [bound] if bound is not None else []
+    return tuple(found), min(bounds, default=None)
+
+
+def _checked(text: str, variable: str, name: str, path: str) -> tuple[TensorSignature | None, int | None]:
+    """One input from the code's checks of its datatype and sizes, and the end of dimension 0's range."""
+    kind = re.search(rf"\b{variable}_expected_dtype = aoti_torch_dtype_(\w+)\(\)", text)
+    whole = re.search(rf"assert_size_stride\({variable}, \{{([^{{}}]{{0,2000}})\}}", text)
+    if kind is None or kind[1] not in _TYPES or whole is None:
+        return None, None
+    sizes = [size.strip() for size in whole[1].split(",") if size.strip()]
+    dims = tuple(int(size[:-1]) if re.fullmatch(r"\d{1,12}L", size) else -1 for size in sizes)
+    end = re.search(rf"if \({variable}_size\[0\] > (\d{{1,10}})\)", text)
+    bound = int(end[1]) if end and dims[:1] == (-1,) else None
+    tensor = TensorSignature(name=name, type="Tensor", datatype=_TYPES[kind[1]], dims=dims, path=path)
+    return tensor, bound

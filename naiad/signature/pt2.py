@@ -18,7 +18,9 @@ from naiad.signature.model import Signature, TensorSignature
 from naiad.signature.opcodes import NotReadable
 from naiad.signature.torchscript import read_member
 
-MAX_JSON = 64 << 20
+MAX_JSON = 16 << 20
+MAX_VALUES = 1_000_000
+"""Values in the JSON: a program of 10,000 nodes has some 600,000, and each takes up to 100 bytes once it is read."""
 MAX_RANK = 64
 PROGRAM = "models/model.json"
 
@@ -91,7 +93,10 @@ def _read_program(file: str, archive: zipfile.ZipFile, top: str) -> Signature:
 
 
 def _loads(data: bytes) -> Any:
-    """A JSON document; raises `NotReadable` for what is none or is nested too deeply."""
+    """A JSON document; raises `NotReadable` for what is none, holds too much or is nested too deeply."""
+    values = data.count(b",") + data.count(b"[") + data.count(b"{")
+    if values > MAX_VALUES:
+        raise NotReadable(f"its JSON has {values} values, at most {MAX_VALUES}")
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

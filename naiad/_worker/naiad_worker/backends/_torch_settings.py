@@ -16,8 +16,9 @@ _FLAGS = (
     "ENABLE_JIT_PROFILING",
     "ENABLE_WEIGHT_SHARING",
 )
-_NUMBERS = ("INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT", "NUM_THREADS", "NUM_INTEROP_THREADS")
-_TEXTS = ("TORCH_COMPILE_OPTIONAL_PARAMETERS",)
+_NUMBERS = ("INTER_OP_THREAD_COUNT", "NUM_INTEROP_THREADS")
+_ELSEWHERE = ("TORCH_COMPILE_OPTIONAL_PARAMETERS", "INTRA_OP_THREAD_COUNT", "NUM_THREADS")
+"""Read by whom they concern: the loader of classes, and the server, which tells the number of threads."""
 _OWN = "naiad."
 
 
@@ -37,8 +38,7 @@ def apply(spec: LoadSpec, torch: Any) -> Settings:
     given = {key: str(entry.get("string_value", "")) for key, entry in spec.config.get("parameters", {}).items()}
     flags = {name: _flag(name, given[name]) for name in _FLAGS if name in given}
     numbers = {name: _number(name, given[name]) for name in _NUMBERS if name in given}
-    threads = numbers.get("INTRA_OP_THREAD_COUNT", numbers.get("NUM_THREADS", spec.threads))
-    torch.set_num_threads(max(1, threads))
+    torch.set_num_threads(max(1, spec.threads))
     between = numbers.get("INTER_OP_THREAD_COUNT", numbers.get("NUM_INTEROP_THREADS"))
     if between is not None:
         torch.set_num_interop_threads(max(1, between))
@@ -61,7 +61,7 @@ def _note(given: dict[str, str], flags: dict[str, bool]) -> None:
     """Says in the log what is accepted and changes nothing."""
     if flags.get("ENABLE_WEIGHT_SHARING"):
         print("parameter ENABLE_WEIGHT_SHARING: each instance is a process of its own with its own weights", flush=True)
-    known = {*_FLAGS, *_NUMBERS, *_TEXTS}
+    known = {*_FLAGS, *_NUMBERS, *_ELSEWHERE}
     for name in sorted(given):
         if name not in known and not name.startswith(_OWN):
             print(f"parameter {name}: the pytorch backend does not use it", file=sys.stderr, flush=True)

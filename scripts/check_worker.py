@@ -17,6 +17,7 @@ FRAMEWORKS = {
     "onnxruntime": {"onnxruntime"},
     "pytorch": {"torch"},
     "pytorch_export": {"torch"},
+    "sklearn": {"joblib", "skops", "sklearn", "threadpoolctl"},
     "tensorflow": {"keras", "tensorflow"},
     "_torch_aoti": {"torch"},
     "_torch_class": {"torch"},

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path, PurePath
 from typing import Any
 
-from naiad.backends import identity, onnxruntime, pytorch, repeat, square, tensorflow
+from naiad.backends import identity, onnxruntime, pytorch, repeat, sklearn, square, tensorflow
 from naiad.backends.base import Backend
 from naiad.errors import ConfigError
 
@@ -16,6 +16,7 @@ BACKENDS = {
         pytorch.BACKEND,
         onnxruntime.BACKEND,
         tensorflow.BACKEND,
+        sklearn.BACKEND,
         identity.BACKEND,
         repeat.BACKEND,
         square.BACKEND,
@@ -39,6 +40,9 @@ _FILES = (
     ("model.keras", "tensorflow"),
     ("saved_model.pb", "tensorflow"),
     ("model.graphdef", GRAPHDEF),
+    ("model.skops", "sklearn"),
+    ("model.joblib", "sklearn"),
+    ("model.pkl", "sklearn"),
 )
 _SUFFIXES = {PurePath(file).suffix: kind for file, kind in _FILES if file not in ("model.py", "saved_model.pb")}
 

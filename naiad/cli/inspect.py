@@ -123,20 +123,20 @@ def _lone(file: Path) -> Found:
 
 def _of_version(folder: Path, named: Path | None, ignored: tuple[str, ...]) -> Found:
     from naiad.backends import registry
-    from naiad.config import pbtxt
-    from naiad.config.autocomplete import agree_on_backend, parameters_of
+    from naiad.config import parameters, pbtxt
+    from naiad.config.autocomplete import agree_on_backend
     from naiad.repository.files import model_file
     from naiad.signature.recognise import read
 
     name = folder.parent.name
     partial = pbtxt.read(folder.parent, config_name=None)
-    parameters = parameters_of(partial.message)
-    signature = read(named, parameters) if named is not None else None
+    told = parameters.of(partial)
+    signature = read(named, told) if named is not None else None
     backend = registry.choose(partial.message, folder, name=name)
     default = partial.message.default_model_filename or backend.default_filename
     file = named or (model_file(folder, default) if default else None)
     if signature is None and file is not None and backend.reads_signature:
-        signature = read(file, parameters)
+        signature = read(file, told)
         agree_on_backend(signature, backend, file.name)
     notes = [f"ignored: '{folder}' is no version (a number without leading zeros)" for folder in ignored]
     if named is not None and default and named.relative_to(folder).parts[0] != default:

@@ -62,11 +62,6 @@ def argument_of(message: Any, name: str) -> str | None:
     return message.parameters[key].string_value if key in message.parameters else None
 
 
-def parameters_of(message: Any) -> dict[str, str]:
-    """All parameters that the configuration sets."""
-    return {key: value.string_value for key, value in message.parameters.items()}
-
-
 def is_literal(partial: PartialConfig) -> bool:
     """Whether dims of inputs or outputs were written: then batch size and dims mean what they say."""
     message = partial.message
@@ -244,7 +239,7 @@ def _agree(where: str, tensor: Any, dims: list[int], recorded: TensorSignature) 
     """The written datatype, rank and fixed dims against those of the file."""
     written = v2_name(tensor.data_type)
     declared = recorded.dims is not None
-    if written and recorded.datatype and written != recorded.datatype:
+    if written and recorded.datatype and written != recorded.datatype and not recorded.by_convention:
         raise ConfigError(
             f"{where}: input '{tensor.name}': data_type: expected TYPE_{recorded.datatype} "
             f"as {'declared in the file' if declared else 'traced'}, got TYPE_{written} (DTYPE_MISMATCH)"

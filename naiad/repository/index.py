@@ -9,7 +9,10 @@ from pathlib import Path
 from naiad.repository.paths import is_model_name, shown
 from naiad.repository.versions import numbered
 
-MODEL_FILES = ("model.pt", "model.onnx", "model.plan", "model.pt2", "model.py", "model.xml", "model.savedmodel")
+MODEL_FILES = (
+    "model.pt", "model.onnx", "model.plan", "model.pt2", "model.py", "model.xml", "model.savedmodel",
+    "model.skops", "model.joblib", "model.pkl",
+)  # fmt: skip
 
 
 TWICE = "model appears in two or more repositories"

@@ -8,10 +8,16 @@ from pathlib import Path
 WORKER_PATH = Path(__file__).resolve().parent.parent / "_worker"
 
 _NAMES = frozenset({"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"})
-_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "GOMP_", "KMP_", "TORCH_")
+_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "GOMP_", "KMP_", "OPENBLAS_", "TORCH_")
 
 # One intra-op thread unless configured: two processes with two threads each on two cores lose 3x to 15x.
-_DEFAULTS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0", "PYTHONUNBUFFERED": "1"}
+_DEFAULTS = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "GOMP_SPINCOUNT": "0",
+    "PYTHONUNBUFFERED": "1",
+}
 
 
 def worker_environment(base: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:

@@ -41,6 +41,8 @@ class Format:
     """What to do with a file of it, where that is not to wait for a later version."""
     inner: str = ""
     """The file that says what a folder's model takes."""
+    code: str = "FORMAT_NOT_SERVED"
+    """The diagnosis code of its refusal."""
 
 
 def _starts(*words: bytes) -> Callable[[Look], bool]:
@@ -104,21 +106,42 @@ def _is_xgboost(look: Look) -> bool:
     return (head.lstrip()[:1] == b"{" and b'"learner"' in head) or (head[:1] == b"{" and b"learner{" in head)
 
 
+def _small_json(look: Look, name: str) -> dict[str, object]:
+    """A JSON object that lies in a folder; empty where there is none."""
+    if look.folder is None or name not in look.names:
+        return {}
+    try:
+        with (look.folder / name).open("rb") as file:
+            document = json.loads(file.read(_CONFIG_LIMIT))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 def _is_hugging_face(look: Look) -> bool:
     """A folder whose config.json names the architecture."""
-    if look.folder is None or "config.json" not in look.names:
-        return False
-    try:
-        with (look.folder / "config.json").open("rb") as file:
-            config = json.loads(file.read(_CONFIG_LIMIT))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(config, dict) and isinstance(config.get("architectures"), list)
+    return isinstance(_small_json(look, "config.json").get("architectures"), list)
 
 
-KERAS, SAVEDMODEL = "Keras", "TensorFlow SavedModel"
+KERAS, SAVEDMODEL, SKOPS = "Keras", "TensorFlow SavedModel", "skops"
 """Formats that a reader of their own knows."""
 
+
+def _is_lora(look: Look) -> bool:
+    """A folder whose adapter_config.json names the kind of adapter."""
+    return isinstance(_small_json(look, "adapter_config.json").get("peft_type"), str)
+
+
+def _is_treelite(look: Look) -> bool:
+    """A checkpoint: three numbers of a version (3 to 5, as far as released), two number types, the number of trees."""
+    if len(look.head) < 22:
+        return False
+    major, minor, patch, threshold, leaf, trees = struct.unpack_from("<iiiBBQ", look.head)
+    small = 0 <= minor < 100 and 0 <= patch < 100 and 0 < trees < 1 << 32
+    return 3 <= major <= 5 and small and threshold in (2, 3) and leaf in (1, 2, 3)
+
+
+_VLLM = "language models are served by 'engine: vllm', which comes with a later version of Naiad"
 _WEIGHTS = "weights without a model are not served; export the model itself"
 
 FILES: tuple[Format, ...] = (
@@ -131,9 +154,10 @@ FILES: tuple[Format, ...] = (
     Format(name="XGBoost", fits=_is_xgboost),
     Format(name="OpenVINO", fits=_is_openvino),
     Format(name="Keras HDF5", fits=_starts(b"\x89HDF\r\n\x1a\n"), advice="save it as .keras or export a SavedModel"),
-    Format(name="GGUF", fits=_starts(b"GGUF"), advice="serve the model's Hugging Face folder instead"),
+    Format(name="GGUF", fits=_starts(b"GGUF"), advice=f"serve the model's Hugging Face folder instead: {_VLLM}"),
     Format(name="safetensors", fits=_is_safetensors, advice=_WEIGHTS),
     Format(name="ONNX", fits=_is_onnx),
+    Format(name="treelite", fits=_is_treelite),
 )
 """Single files; those with telling first bytes come first."""
 
@@ -144,7 +168,7 @@ ARCHIVES: tuple[Format, ...] = (
         advice="torch 2.8 changed the file's layout: export the model again with it or a later one",
     ),
     Format(name=KERAS, fits=_holds("config.json", "metadata.json", "model.weights.h5")),
-    Format(name="skops", fits=_holds("schema.json")),
+    Format(name=SKOPS, fits=_holds("schema.json")),
 )
 """Zip archives, by their members."""
 
@@ -152,7 +176,12 @@ FOLDERS: tuple[Format, ...] = (
     Format(name=SAVEDMODEL, fits=lambda look: not look.names.isdisjoint({"saved_model.pb", "saved_model.pbtxt"})),
     Format(name="MLflow", fits=_holds("MLmodel")),
     Format(name="ONNX", fits=_holds("model.onnx"), inner="model.onnx"),
-    Format(name="Hugging Face", fits=_is_hugging_face),
+    Format(
+        name="LoRA adapter",
+        fits=_is_lora,
+        advice=f"merge it into its base model (merge_and_unload), or serve both together: {_VLLM}",
+    ),
+    Format(name="Hugging Face", fits=_is_hugging_face, advice=_VLLM),
     Format(
         name="OpenVINO",
         fits=lambda look: any(f"{name[:-4]}.bin" in look.names for name in look.names if name.endswith(".xml")),

@@ -13,22 +13,29 @@ from naiad.signature.keras import read_keras
 from naiad.signature.model import Signature
 from naiad.signature.onnx import read_onnx
 from naiad.signature.opcodes import NotReadable
+from naiad.signature.pickles import is_pickle, read_pickle
 from naiad.signature.pt2 import pt2_top, read_pt2
 from naiad.signature.savedmodel import read_savedmodel
+from naiad.signature.sklearn import read_skops
 from naiad.signature.torch_class import read_class
 from naiad.signature.torchscript import DAMAGED, read_member, read_torchscript
 
 MAX_MEMBERS = 200_000
 
-_READERS: dict[str, Callable[[Path], Signature]] = {"ONNX": read_onnx}
-"""By the format's name."""
+Parameters = Mapping[str, str]
+_FILES: dict[str, Callable[[Path], Signature]] = {"ONNX": read_onnx}
+_ARCHIVES: dict[str, Callable[[Path, zipfile.ZipFile, Parameters], Signature]] = {
+    formats.KERAS: lambda path, archive, _parameters: read_keras(path, archive),
+    formats.SKOPS: read_skops,
+}
+"""Readers by the format's name."""
 
 EXPORT = """export the whole model instead of its weights:
   model = MyModel(); model.load_state_dict(torch.load("weights.pt")); model.eval()
   torch.jit.trace(model, torch.zeros(1, 3, 224, 224)).save("model.pt")"""
 
 
-def read(path: Path, parameters: Mapping[str, str] | None = None) -> Signature:
+def read(path: Path, parameters: Parameters | None = None) -> Signature:
     """The signature of a model file; raises `UnservableFile` or, where there is none, `FileNotFoundError`.
 
     `parameters` are those of the model configuration: where a file holds several models, they say which.
@@ -41,6 +48,8 @@ def read(path: Path, parameters: Mapping[str, str] | None = None) -> Signature:
     _refuse_by_head(path, head)
     if path.suffix == ".py":
         return read_class(path)
+    if is_pickle(path.name, head):
+        return read_pickle(path, head, parameters or {}, export=EXPORT)
     if not zipfile.is_zipfile(path):
         if head.startswith(b"PK"):
             raise UnservableFile(
@@ -60,7 +69,7 @@ def read(path: Path, parameters: Mapping[str, str] | None = None) -> Signature:
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read_archive(path, archive)
+            return _read_archive(path, archive, parameters or {})
     except (*DAMAGED, NotReadable, ValueError, OSError) as error:
         raise UnservableFile(
             f"'{path.name}' is a damaged zip archive: {error}", "save it again", kind="truncated", code="TRUNCATED"
@@ -68,7 +77,7 @@ def read(path: Path, parameters: Mapping[str, str] | None = None) -> Signature:
 
 
 def _of_format(path: Path, format_: Format) -> Signature:
-    reader = _READERS.get(format_.name)
+    reader = _FILES.get(format_.name)
     if reader is None:
         raise _later(path, format_)
     return reader(path)
@@ -76,13 +85,13 @@ def _of_format(path: Path, format_: Format) -> Signature:
 
 def _later(path: Path, format_: Format) -> UnservableFile:
     """The refusal of a format that is recognised and not served yet."""
-    wait = f"{format_.name} models come with a later version of Naiad; ONNX and TorchScript work today"
+    wait = f"{format_.name} models come with a later version of Naiad; export it as ONNX, which is served today"
     return UnservableFile(
-        f"'{path.name}' is a model of format {format_.name}", format_.advice or wait, kind="later", code="MISSING_OP"
+        f"'{path.name}' is a model of format {format_.name}", format_.advice or wait, kind="later", code=format_.code
     )
 
 
-def _read_folder(path: Path, parameters: Mapping[str, str]) -> Signature:
+def _read_folder(path: Path, parameters: Parameters) -> Signature:
     try:
         format_ = formats.of_folder(path)
         if format_ is not None and format_.name == formats.SAVEDMODEL:
@@ -124,6 +133,17 @@ def _refuse_pointers(folder: Path) -> None:
         _refuse_by_head(folder / savedmodel.FILE, _head(folder / savedmodel.FILE))
 
 
+def refuse_folder(folder: Path) -> None:
+    """Raises `UnservableFile` where a version folder holds, or itself is, a model in a format that is not served."""
+    if not folder.is_dir():
+        return
+    if formats.of_folder(folder) is not None:
+        _read_folder(folder, {})
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if len(entries) == 1:
+        read(entries[0])
+
+
 def _unreadable(path: Path, error: OSError) -> UnservableFile:
     return UnservableFile(
         f"'{path.name}' cannot be read: {error.strerror}",
@@ -163,16 +183,9 @@ def _refuse_by_head(path: Path, head: bytes) -> None:
             kind="html",
             code="NOT_A_MODEL",
         )
-    if head[:1] == b"\x80" and len(head) > 1 and head[1] in (2, 3, 4, 5):
-        raise UnservableFile(
-            f"'{path.name}' is a pickle, which could run any code when it is opened",
-            EXPORT,
-            kind="pickle",
-            code="UNSAFE_PICKLE",
-        )
 
 
-def _read_archive(path: Path, archive: zipfile.ZipFile) -> Signature:
+def _read_archive(path: Path, archive: zipfile.ZipFile, parameters: Parameters) -> Signature:
     names = archive.namelist()
     if len(names) > MAX_MEMBERS:
         raise UnservableFile(
@@ -182,8 +195,8 @@ def _read_archive(path: Path, archive: zipfile.ZipFile) -> Signature:
     if top is not None:
         return read_pt2(path.name, archive, top)
     format_ = formats.of_archive(frozenset(names))
-    if format_ is not None and format_.name == formats.KERAS:
-        return read_keras(path, archive)
+    if format_ is not None and format_.name in _ARCHIVES:
+        return _ARCHIVES[format_.name](path, archive, parameters)
     if format_ is not None:
         raise _later(path, format_)
     tops = {name.split("/", 1)[0] for name in names if "/" in name}

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 import naiad
-from naiad.backends.registry import BACKENDS, LATER, _known, choose
+from naiad.backends.registry import BACKENDS, LATER, choose
 from naiad.config import pbtxt
 from naiad.errors import ConfigError
 
 LATER_ONE = "this kind of model comes with a later version of Naiad (FORMAT_NOT_SERVED)"
-WORK = f"{_known()} work today"
+*_FIRST, _LAST = (f"'{name}'" for name in sorted(BACKENDS))
+WORK = f"{', '.join(_FIRST)} and {_LAST} work today"
 
 
 def chosen(folder: Path, text: str = "", name: str = "m") -> str:
@@ -74,6 +75,19 @@ def test_exported_programs_have_a_worker_half_with_their_imports(folder):
 
 def test_a_name_may_end_with_the_backend(folder):
     assert chosen(folder, name="echo.identity") == "identity"
+
+
+@pytest.mark.parametrize("file", ["model.skops", "model.joblib", "model.pkl", "iris.SKOPS"])
+def test_a_file_of_scikit_learn_decides(folder, file):
+    (folder / file).write_text("x")
+    assert choose(pbtxt.empty().message, folder, name="m").default_filename == file
+    assert chosen(folder) == "sklearn"
+
+
+def test_the_vllm_backend_is_told_where_its_models_go(folder):
+    with pytest.raises(ConfigError) as caught:
+        chosen(folder, 'backend: "vllm"')
+    assert (caught.value.code, "engine: vllm" in caught.value.fix) == ("VLLM_BACKEND_DEPRECATED", True)
 
 
 def test_the_order_of_files_is_tritons(folder):

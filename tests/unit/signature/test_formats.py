@@ -12,7 +12,7 @@ import pytest
 
 from naiad.errors import UnservableFile
 from naiad.signature import formats
-from naiad.signature.recognise import read
+from naiad.signature.recognise import read, refuse_folder
 
 ONNX = b"\x08\x0a\x12\x07pytorch\x1a\x053.0.0\x28\x01\x3a\x80\x20" + bytes(4096)
 SAFETENSORS = struct.pack("<Q", 14) + b'{"w":{"a": 1}}'
@@ -29,17 +29,22 @@ FILES = {
     "Keras HDF5": b"\x89HDF\r\n\x1a\n" + bytes(100),
     "GGUF": b"GGUF\x03\0\0\0",
     "safetensors": SAFETENSORS,
+    "treelite": bytes.fromhex("04000000 08000000 01000000 0303 0300000000000000 04000000 010101"),
 }
 SERVED = {"ONNX"}
 ARCHIVES = {
     "torch.export of an older torch": ["serialized_exported_program.json", "version"],
-    "skops": ["schema.json", "0.npy"],
 }
 FOLDERS = {
     "MLflow": {"MLmodel": b"flavors:\n"},
+    "LoRA adapter": {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safetensors": SAFETENSORS},
     "Hugging Face": {"config.json": json.dumps({"architectures": ["LlamaForCausalLM"]}).encode()},
     "OpenVINO": {"m.xml": OPENVINO, "m.bin": b""},
 }
+
+
+LANGUAGE = ("GGUF", "Hugging Face", "LoRA adapter")
+"""What vLLM serves."""
 
 
 def refusal(path: Path) -> UnservableFile:
@@ -55,6 +60,8 @@ def test_a_file_is_known_by_its_content(tmp_path, name):
         (tmp_path / called).write_bytes(FILES[name])
         error = refusal(tmp_path / called)
         assert (error.kind, error.what) == ("later", f"'{called}' is a model of format {name}")
+        assert error.code == "FORMAT_NOT_SERVED"
+        assert ("engine: vllm" in error.fix) == (name in LANGUAGE)
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
@@ -71,7 +78,26 @@ def test_a_folder_is_known_by_what_it_holds(tmp_path, name):
     folder.mkdir()
     for file, content in FOLDERS[name].items():
         (folder / file).write_bytes(content)
-    assert refusal(folder).what == f"'model' is a model of format {name}"
+    error = refusal(folder)
+    assert error.what == f"'model' is a model of format {name}"
+    assert ("engine: vllm" in error.fix) == (name in LANGUAGE)
+
+
+def test_a_version_folder_is_looked_into(tmp_path):
+    """What lies in it alone, or what it is as a whole, is named before one says that a file is missing."""
+    folder = tmp_path / "1"
+    refuse_folder(folder)
+    folder.mkdir()
+    refuse_folder(folder)
+    (folder / "weights.gguf").write_bytes(FILES["GGUF"])
+    with pytest.raises(UnservableFile, match=r"'weights\.gguf' is a model of format GGUF"):
+        refuse_folder(folder)
+    (folder / "config.json").write_bytes(FOLDERS["Hugging Face"]["config.json"])
+    with pytest.raises(UnservableFile, match="'1' is a model of format Hugging Face"):
+        refuse_folder(folder)
+    (folder / "config.json").unlink()
+    (folder / "notes").write_bytes(b"x")
+    refuse_folder(folder)
 
 
 def test_a_folder_of_nothing_in_particular_is_refused(tmp_path):
@@ -94,6 +120,9 @@ def test_what_only_begins_like_a_format_is_none_of_it():
         b"<network version='1'>",
         struct.pack("<Q", 1 << 60) + b"{",
         b"tree\n",
+        struct.pack("<iiiBBQ", 6, 0, 0, 2, 2, 1),
+        struct.pack("<iiiBBQ", 4, 0, 0, 9, 2, 1),
+        struct.pack("<iiiBBQ", 4, 0, 0, 2, 2, 0),
     ):
         assert formats.of_file(head) is None, head
 

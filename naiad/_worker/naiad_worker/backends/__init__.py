@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
-NAMES = ("identity", "onnxruntime", "pytorch", "pytorch_export", "repeat", "square", "tensorflow")
+NAMES = ("identity", "onnxruntime", "pytorch", "pytorch_export", "repeat", "sklearn", "square", "tensorflow")
 
 
 class LoadSpec(NamedTuple):

@@ -50,7 +50,9 @@ def loading(file: str, fix: str = "") -> Iterator[None]:
         text = first_line(error)
         if "cuda" in text.lower():
             cause = f"torch cannot load '{file}' on this device: {text} (CUDA_ONLY_TRACE)"
-            raise LoadFailure(cause, "save the model from the CPU, or serve it on a GPU (KIND_GPU)") from error
+            raise LoadFailure(
+                cause, "save the model from the CPU, or serve it on a GPU: instance_group { kind: KIND_GPU }"
+            ) from error
         raise LoadFailure(f"torch cannot load '{file}': {text}", fix) from error
 
 

@@ -1,0 +1,197 @@
+"""scikit-learn estimators: rows of features in, labels, probabilities or values out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+
+from naiad_worker.backends import LoadFailure, LoadSpec
+from naiad_worker.tensors import BF16, BYTES, CODES, NUMPY
+
+FORKS = True
+
+METHODS = ("decision_function", "predict", "predict_proba", "transform")
+_TEXT = ("CountVectorizer", "HashingVectorizer", "TfidfVectorizer")
+_TRUST = "naiad.trust_pickle"
+_TRUSTED_TYPES = "trusted_types"
+_TO_SAFE = "save it with skops.io.dump, convert it to ONNX, or write parameters 'naiad.trust_pickle' into config.pbtxt"
+
+
+def preimport() -> None:
+    """Imports scikit-learn and what opens its files; OpenBLAS starts no threads, as the server's variables say."""
+    import joblib  # noqa: F401
+    import sklearn  # noqa: F401
+    import skops.io  # noqa: F401
+
+
+def _parameter(config: dict[str, Any], name: str) -> str:
+    value = config.get("parameters", {}).get(name, {}).get("string_value", "")
+    return str(value).strip()
+
+
+def _load(spec: LoadSpec) -> Any:
+    """The estimator; a file that could run code is opened only if the configuration trusts it."""
+    path = os.path.join(spec.directory, spec.file)
+    with open(path, "rb") as file:
+        archive = file.read(2) == b"PK"
+    try:
+        return _from_skops(spec, path) if archive else _from_pickle(spec, path)
+    except (ImportError, LoadFailure, MemoryError):
+        raise
+    except Exception as error:  # a file may make its library raise anything
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        what = lines[0][:500] if lines else repr(error)[:500]
+        raise LoadFailure(
+            f"scikit-learn cannot load '{spec.file}': {type(error).__name__}: {what}",
+            "save it again with the version of scikit-learn that is installed here",
+        ) from error
+
+
+def _from_skops(spec: LoadSpec, path: str) -> Any:
+    import skops.io
+
+    listed = {name.strip() for name in _parameter(spec.config, _TRUSTED_TYPES).split(",") if name.strip()}
+    found = sorted(skops.io.get_untrusted_types(file=path))
+    unknown = [name for name in found if name not in listed]
+    if unknown:
+        names = ", ".join(unknown[:20]) + (f" and {len(unknown) - 20} more" if len(unknown) > 20 else "")
+        raise LoadFailure(
+            f"'{spec.file}' holds types that skops does not trust: {names}",
+            "if you trust them in this file, list them in config.pbtxt: parameters { key: "
+            f'"{_TRUSTED_TYPES}" value {{ string_value: "{",".join(found[:20])}" }} }}',
+            "UNTRUSTED_TYPES",
+        )
+    return skops.io.load(path, trusted=found)
+
+
+def _from_pickle(spec: LoadSpec, path: str) -> Any:
+    if _parameter(spec.config, _TRUST).lower() != "true":
+        raise LoadFailure(f"'{spec.file}' is a pickle, which could run any code", _TO_SAFE, "UNSAFE_PICKLE")
+    import joblib
+
+    return joblib.load(path)
+
+
+class Backend:
+    """One loaded estimator."""
+
+    def __init__(self, spec: LoadSpec) -> None:
+        import sklearn.base
+        import threadpoolctl
+
+        # Names of features are those of a table; requests bring plain arrays.
+        warnings.filterwarnings("ignore", message=".*does not have valid feature names")
+        self._limits = threadpoolctl.threadpool_limits(limits=max(1, spec.threads))
+        self._model = _load(spec)
+        self._file = spec.file
+        self._texts = _takes_texts(self._model)
+        self._threads(spec.threads)
+        self._calls = self._methods(_parameter(spec.config, "method"), sklearn.base.is_classifier(self._model))
+        # What the configuration writes counts, for the file tells no datatypes.
+        written = spec.config.get("output", [])
+        self._datatypes = {tensor["name"]: tensor.get("data_type", "")[5:] for tensor in written}
+        self._outputs: list[tuple[int, str, str]] = []
+
+    def _threads(self, count: int) -> None:
+        """Estimators that were told to use every processor use as many threads as this worker may."""
+        if not hasattr(self._model, "get_params"):
+            return
+        told = {key: value for key, value in self._model.get_params(deep=True).items() if key.endswith("n_jobs")}
+        own = {key: count for key, value in told.items() if value is not None}
+        if own:
+            self._model.set_params(**own)
+
+    def _methods(self, asked: str, classifies: bool) -> dict[str, str]:
+        """Output name → method of the estimator; raises `LoadFailure`."""
+        if asked:
+            if asked not in METHODS or not hasattr(self._model, asked):
+                there = [name for name in METHODS if hasattr(self._model, name)]
+                raise LoadFailure(
+                    f"{type(self._model).__name__} has no method '{asked}'",
+                    f"write one of {', '.join(there)} as parameter 'method', or leave it out",
+                    "CONFIG_INVALID",
+                )
+            label = "label" if classifies else "output"
+            return {{"predict": label, "predict_proba": "probabilities"}.get(asked, "output"): asked}
+        if classifies:
+            names = {"label": "predict", "probabilities": "predict_proba"}
+            return {name: method for name, method in names.items() if hasattr(self._model, method)}
+        for method in ("predict", "transform", "decision_function"):
+            if hasattr(self._model, method):
+                return {"output": method}
+        raise LoadFailure(
+            f"'{self._file}' holds a {type(self._model).__name__}, which neither predicts nor transforms",
+            "save a fitted estimator or a pipeline that ends with one",
+            "NOT_A_MODEL",
+        )
+
+    def serve(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Fixes which method gives which output: by name, else by its place."""
+        if len(inputs) != 1:
+            raise LoadFailure(f"expected one input, the features of each row, got {len(inputs)}", "", "IO_MISMATCH")
+        names = list(self._calls)
+        chosen = []
+        for index, tensor in enumerate(outputs):
+            name = tensor["name"] if tensor["name"] in names else names[index] if index < len(names) else ""
+            if not name:
+                raise LoadFailure(
+                    f"output '{tensor['name']}': the model gives {', '.join(names)}", "name one of these", "IO_MISMATCH"
+                )
+            chosen.append((index, name, tensor["datatype"]))
+        self._outputs = chosen
+
+    def _rows(self, array: Any) -> Any:
+        if self._texts:
+            return [element.decode() if isinstance(element, bytes) else str(element) for element in array.reshape(-1)]
+        if array.dtype == object:
+            return np.array(
+                [element.decode() if isinstance(element, bytes) else element for element in array.reshape(-1)],
+                dtype=object,
+            ).reshape(array.shape)
+        return array
+
+    def _run(self, name: str, rows: Any, datatype: str) -> Any:
+        result = getattr(self._model, self._calls[name])(rows)
+        if isinstance(result, list):
+            raise ValueError(f"{self._calls[name]} gives a list of {len(result)} arrays; leave this output out")
+        if hasattr(result, "toarray"):  # a sparse matrix
+            result = result.toarray()
+        return _as(np.asarray(result), datatype)
+
+    def probe(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Outputs by name for the one input."""
+        (array,) = inputs.values()
+        rows = self._rows(array)
+        return {name: self._run(name, rows, self._datatypes.get(name, "")) for name in self._calls}
+
+    def execute(self, inputs: dict[int, Any]) -> tuple[list[tuple[int, Any]], bytes]:
+        """Output arrays by index."""
+        rows = self._rows(inputs[0])
+        return [(index, self._run(name, rows, datatype)) for index, name, datatype in self._outputs], b""
+
+    def finalize(self) -> None:
+        """Drops the estimator."""
+        del self._model
+
+
+def _takes_texts(model: Any) -> bool:
+    """Whether the first step turns texts into features."""
+    while type(model).__name__ == "Pipeline" and getattr(model, "steps", None):
+        model = model.steps[0][1]
+    return type(model).__name__ in _TEXT
+
+
+def _as(array: Any, datatype: str) -> Any:
+    """An array in the datatype that was asked for, else by convention: FP32 for fractions, INT64 for whole numbers."""
+    code = CODES.get(datatype)
+    kind = array.dtype.kind
+    if code is None:
+        code = {"f": CODES["FP32"], "i": CODES["INT64"], "u": CODES["INT64"], "b": CODES["BOOL"]}.get(kind, BYTES)
+    if code == BYTES:
+        return array.astype(object)
+    if kind not in "fiub" or code == BF16:
+        raise TypeError(f"an output of {array.dtype} cannot be given as {datatype}")
+    return np.ascontiguousarray(array, dtype=NUMPY[code])

@@ -79,7 +79,6 @@ class Backend:
     """One loaded estimator."""
 
     def __init__(self, spec: LoadSpec) -> None:
-        import sklearn.base
         import threadpoolctl
 
         # Names of features are those of a table; requests bring plain arrays.
@@ -89,7 +88,7 @@ class Backend:
         self._file = spec.file
         self._texts = _takes_texts(self._model)
         self._threads(spec.threads)
-        self._calls = self._methods(_parameter(spec.config, "method"), sklearn.base.is_classifier(self._model))
+        self._calls = self._methods(_parameter(spec.config, "method"))
         # What the configuration writes counts, for the file tells no datatypes.
         written = spec.config.get("output", [])
         self._datatypes = {tensor["name"]: tensor.get("data_type", "")[5:] for tensor in written}
@@ -104,29 +103,28 @@ class Backend:
         if own:
             self._model.set_params(**own)
 
-    def _methods(self, asked: str, classifies: bool) -> dict[str, str]:
+    def _methods(self, asked: str) -> dict[str, str]:
         """Output name → method of the estimator; raises `LoadFailure`."""
+        import sklearn.base
+
+        kind = type(self._model).__name__
+        there = [name for name in METHODS if hasattr(self._model, name)]
+        if not there:
+            raise LoadFailure(
+                f"'{self._file}' holds a {kind}, which neither predicts nor transforms",
+                "save a fitted estimator or a pipeline that ends with one",
+                "NOT_A_MODEL",
+            )
+        if asked and asked not in there:
+            fix = f"write one of {', '.join(there)} as parameter 'method', or leave it out"
+            raise LoadFailure(f"a {kind} has no method '{asked}'", fix, "CONFIG_INVALID")
+        classifies = "predict" in there and sklearn.base.is_classifier(self._model)
+        names = {"predict": "label", "predict_proba": "probabilities"} if classifies else {}
         if asked:
-            if asked not in METHODS or not hasattr(self._model, asked):
-                there = [name for name in METHODS if hasattr(self._model, name)]
-                raise LoadFailure(
-                    f"{type(self._model).__name__} has no method '{asked}'",
-                    f"write one of {', '.join(there)} as parameter 'method', or leave it out",
-                    "CONFIG_INVALID",
-                )
-            label = "label" if classifies else "output"
-            return {{"predict": label, "predict_proba": "probabilities"}.get(asked, "output"): asked}
+            return {names.get(asked, "output"): asked}
         if classifies:
-            names = {"label": "predict", "probabilities": "predict_proba"}
-            return {name: method for name, method in names.items() if hasattr(self._model, method)}
-        for method in ("predict", "transform", "decision_function"):
-            if hasattr(self._model, method):
-                return {"output": method}
-        raise LoadFailure(
-            f"'{self._file}' holds a {type(self._model).__name__}, which neither predicts nor transforms",
-            "save a fitted estimator or a pipeline that ends with one",
-            "NOT_A_MODEL",
-        )
+            return {name: method for method, name in names.items() if method in there}
+        return {"output": next(name for name in ("predict", "transform", *there) if name in there)}
 
     def serve(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Fixes which method gives which output: by name, else by its place."""

@@ -1,0 +1,292 @@
+"""scikit-learn's estimators through a real server: answers are those of the library called directly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import estimators
+from tests.support.estimators import TREE, iris, parameters, save, species
+from tests.support.repository import Repository
+from tests.support.server import Serve, serve
+
+EXPLICIT = "--model-control-mode=explicit"
+TRUSTED = parameters(naiad__trust_pickle="true")
+PICKLE_IO = """
+max_batch_size: 8
+input { name: "input" data_type: TYPE_FP32 dims: [ 4 ] }
+output { name: "label" data_type: TYPE_INT64 dims: [ ] }
+output { name: "probabilities" data_type: TYPE_FP32 dims: [ 3 ] }
+"""
+
+
+@pytest.fixture(scope="module")
+def fitted() -> dict[str, Any]:
+    """Model name → estimator."""
+    estimators.need()
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    rows, classes = iris()
+    texts = ["good wine", "bad wine", "good bread", "bad bread"] * 5
+    return {
+        "logistic": LogisticRegression(max_iter=500).fit(rows, classes),
+        "pipeline": make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, species(classes)),
+        "margins": SVC().fit(rows, classes),
+        "forest": RandomForestRegressor(n_estimators=5, n_jobs=-1, random_state=0).fit(rows, rows[:, 0] * 2),
+        "lines": Ridge().fit(rows, rows[:, :2]),
+        "turned": PCA(2).fit(rows),
+        "texts": make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, [1, 0, 1, 0] * 5),
+        "wide": LogisticRegression(max_iter=500).fit(rows, classes),
+        "distance": LogisticRegression(max_iter=500).fit(rows, classes),
+    }
+
+
+CONFIGURED = {
+    "forest": parameters(trusted_types=TREE),
+    "wide": 'input { name: "input" data_type: TYPE_FP64 dims: [ 4 ] } output { name: "probabilities" '
+    "data_type: TYPE_FP64 dims: [ 3 ] } max_batch_size: 4",
+    "distance": parameters(method="decision_function"),
+}
+
+
+@pytest.fixture(scope="module")
+def server(
+    fitted: dict[str, Any], module_repository: Repository, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Serve]:
+    for name, model in fitted.items():
+        save(model, module_repository.root / name / "1")
+        if name in CONFIGURED:
+            (module_repository.root / name / "config.pbtxt").write_text(CONFIGURED[name])
+    with serve(module_repository.root, tmp_path_factory.mktemp("log") / "serve.log") as running:
+        yield running.wait_ready()
+
+
+def ask(server: Serve, model: str, rows: Any, *, datatype: str = "FP32") -> dict[str, Any]:
+    """Outputs by name, as arrays."""
+    import numpy as np
+
+    data = rows.reshape(-1).tolist()
+    tensor = {"name": "input", "shape": list(rows.shape), "datatype": datatype, "data": data}
+    answer = server.post(f"/v2/models/{model}/infer", {"inputs": [tensor]})
+    assert answer.status == 200, answer.body
+    kinds = {"FP32": "f4", "FP64": "f8", "INT64": "i8", "BYTES": object}
+    return {
+        output["name"]: np.array(output["data"], kinds[output["datatype"]]).reshape(output["shape"])
+        for output in answer.json["outputs"]
+    }
+
+
+def io(server: Serve, model: str) -> tuple[list[Any], list[Any], int]:
+    """(inputs, outputs, batch size) of the configuration."""
+    config = server.get(f"/v2/models/{model}/config").json
+    told = [[(t["name"], t["data_type"][5:], t["dims"]) for t in config[kind]] for kind in ("input", "output")]
+    return told[0], told[1], config["max_batch_size"]
+
+
+LABELS = ("label", "INT64", [])
+COMPLETED = {
+    "logistic": ([("input", "FP32", [4])], [LABELS, ("probabilities", "FP32", [3])], 32),
+    "pipeline": ([("input", "FP32", [4])], [("label", "STRING", []), ("probabilities", "FP32", [3])], 32),
+    "margins": ([("input", "FP32", [4])], [LABELS], 32),
+    "forest": ([("input", "FP32", [4])], [("output", "FP32", [])], 32),
+    "lines": ([("input", "FP32", [4])], [("output", "FP32", [2])], 32),
+    "turned": ([("input", "FP32", [4])], [("output", "FP32", [2])], 32),
+    "texts": ([("input", "STRING", [1])], [LABELS, ("probabilities", "FP32", [2])], 32),
+    "wide": ([("input", "FP64", [4])], [("probabilities", "FP64", [3])], 4),
+    "distance": ([("input", "FP32", [4])], [("output", "FP32", [3])], 32),
+}
+
+
+@pytest.mark.parametrize("name", COMPLETED)
+def test_a_file_alone_tells_the_configuration(server, name):
+    assert io(server, name) == COMPLETED[name]
+
+
+@pytest.mark.parametrize("name", ["logistic", "pipeline", "margins"])
+def test_labels_and_probabilities_are_those_of_the_library(server, fitted, name):
+    import numpy as np
+
+    rows = iris()[0][::7]
+    given = ask(server, name, rows)
+    assert given["label"].tolist() == fitted[name].predict(rows).tolist()
+    if name != "margins":
+        assert np.array_equal(given["probabilities"], fitted[name].predict_proba(rows).astype("f4"))
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("forest", "predict"), ("lines", "predict"), ("turned", "transform"), ("distance", "decision_function")],
+)
+def test_values_are_those_of_the_library(server, fitted, name, method):
+    import numpy as np
+
+    rows = iris()[0][::7]
+    expected = getattr(fitted[name], method)(rows)
+    assert np.allclose(ask(server, name, rows)["output"], expected.astype("f4"), rtol=1e-6, atol=1e-6)
+
+
+def test_datatypes_are_those_that_are_written(server, fitted):
+    import numpy as np
+
+    rows = iris()[0][:3].astype("f8") + 1e-9
+    given = ask(server, "wide", rows, datatype="FP64")
+    assert np.array_equal(given["probabilities"], fitted["wide"].predict_proba(rows))
+
+
+def test_texts_are_strings(server, fitted):
+    import numpy as np
+
+    rows = np.array([["good cheese"], ["bad wine"]], dtype=object)
+    given = ask(server, "texts", rows, datatype="BYTES")
+    assert given["label"].tolist() == fitted["texts"].predict(rows[:, 0]).tolist() == [1, 0]
+
+
+def test_requests_at_the_same_time_are_batched(server, fitted):
+    rows = iris()[0]
+    expected = fitted["logistic"].predict(rows).tolist()
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda at: ask(server, "logistic", rows[at : at + 1])["label"][0], range(150)))
+    assert answers == expected
+    (stats,) = server.get("/v2/models/logistic/stats").json["model_stats"]
+    assert stats["execution_count"] < stats["inference_count"]
+
+
+def test_a_wrong_number_of_features_is_the_clients_error(server):
+    answer = server.infer("logistic", [1.0, 2.0], name="input")
+    assert answer.status == 400
+    assert "[-1,4]" in answer.error.replace(" ", "")
+
+
+def test_a_worker_has_the_threads_that_it_may_have(server):
+    """The forest was fitted to use every processor; its worker has its own thread and one that waits for the server."""
+    for name in ("forest", "logistic"):
+        ask(server, name, iris()[0][:4])
+        pid = next(r["pid"] for r in server.records() if r["message"] == "worker ready" and r["model"] == name)
+        threads = [Path(f"/proc/{pid}/task/{task}/comm").read_text() for task in os.listdir(f"/proc/{pid}/task")]
+        assert len(threads) <= 3, threads
+
+
+def test_a_killed_worker_comes_back_with_the_same_answers(server, fitted):
+    rows = iris()[0][:5]
+    pid = next(r["pid"] for r in server.records() if r["message"] == "worker ready" and r["model"] == "turned")
+    before, serving = ask(server, "turned", rows)["output"].tolist(), server.pid
+    os.kill(pid, signal.SIGKILL)
+    body = {"inputs": [{"name": "input", "shape": [5, 4], "datatype": "FP32", "data": rows.reshape(-1).tolist()}]}
+    server.until(lambda: server.post("/v2/models/turned/infer", body).status == 200, 30, "it did not come back")
+    assert (ask(server, "turned", rows)["output"].tolist(), server.process.pid) == (before, serving)
+
+
+# -- what is not trusted ----------------------------------------------------------------------------------------------
+
+
+def failure(server: Serve, model: str, body: Any = None) -> dict[str, Any]:
+    """The record of a load that fails."""
+
+    def records() -> list[dict[str, Any]]:
+        return [r for r in server.records() if r["message"] == f"failed to load '{model}'"]
+
+    before = len(records())
+    answer = server.post(f"/v2/repository/models/{model}/load", body)
+    assert answer.status == 400, answer.body
+    return server.until(lambda: records()[before:], 20, "the log does not tell")[-1]
+
+
+def test_types_that_are_not_trusted_are_named(repository, start, fitted):
+    save(fitted["forest"], repository.root / "forest" / "1")
+    server = start(EXPLICIT).wait_ready()
+    record = failure(server, "forest")
+    assert record["code"] == "UNTRUSTED_TYPES"
+    assert record["cause"] == f"'model.skops' holds types that skops does not trust: {TREE}"
+    assert f'string_value: "{TREE}"' in record["fix"]
+
+
+class Canary:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.write_text, (self.path, "x"))
+
+
+@pytest.mark.parametrize("file", ["model.pkl", "model.joblib"])
+def test_a_pickle_runs_only_if_the_repository_trusts_it(repository, start, tmp_path, file):
+    estimators.need()
+    canary = tmp_path / "canary"
+    save(Canary(canary), repository.root / "m" / "1", file)
+    server = start(EXPLICIT).wait_ready()
+    record = failure(server, "m")
+    assert (record["code"], record["stage"]) == ("UNSAFE_PICKLE", "signature")
+    assert "skops.io.dump" in record["fix"]
+    word = {"parameters": {"naiad.trust_pickle": {"string_value": "true"}}, "backend": "sklearn"}
+    assert failure(server, "m", {"parameters": {"config": json.dumps(word)}})["code"] == "UNSAFE_PICKLE"
+    assert not canary.exists(), "a client of the server has made it open a pickle"
+    (repository.root / "m" / "config.pbtxt").write_text(TRUSTED + PICKLE_IO)
+    assert failure(server, "m")["code"] == "NOT_A_MODEL"
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("file", ["model.pkl", "model.joblib"])
+def test_a_trusted_pickle_serves(repository, start, fitted, file):
+    save(fitted["logistic"], repository.root / "m" / "1", file)
+    (repository.root / "m" / "config.pbtxt").write_text(TRUSTED + PICKLE_IO)
+    server = start().wait_ready()
+    rows = iris()[0][:8]
+    assert ask(server, "m", rows)["label"].tolist() == fitted["logistic"].predict(rows).tolist()
+
+
+# -- what does not fit ------------------------------------------------------------------------------------------------
+
+
+def test_another_version_of_the_library_is_in_the_log(repository, start, fitted):
+    path = save(fitted["logistic"], repository.root / "m" / "1")
+    members = {}
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    import sklearn
+
+    old = f'\\"{sklearn.__version__}\\"'.encode()
+    assert old in members["schema.json"]
+    members["schema.json"] = members["schema.json"].replace(old, b'\\"1.2.0\\"')
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    server = start().wait_ready()
+    told = server.until(
+        lambda: [r["message"] for r in server.records() if "InconsistentVersionWarning" in r["message"]],
+        20,
+        "no warning",
+    )
+    assert "1.2.0" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ('backend: "pytorch" default_model_filename: "model.skops"', "WRONG_BACKEND", 'backend: "sklearn"'),
+        ('input { name: "input" data_type: TYPE_FP32 dims: [ 5 ] }', "IO_MISMATCH", "[-1, 4]"),
+        (parameters(method="transform"), "CONFIG_INVALID", "decision_function, predict"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_has_its_code(repository, start, fitted, text, code, words):
+    save(fitted["logistic"], repository.root / "m" / "1")
+    (repository.root / "m" / "config.pbtxt").write_text(text)
+    server = start(EXPLICIT).wait_ready()
+    record = failure(server, "m")
+    assert record["code"] == code
+    assert words in record["cause"] + record.get("fix", "")

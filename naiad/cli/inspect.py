@@ -94,13 +94,20 @@ def inspect(path: Path, output: str) -> int:
 
 def find(path: Path) -> Found:
     """The model at `path`; raises `FileNotFoundError`, `Broken`, `ConfigError` or `UnservableFile`."""
+    from naiad.control.diagnosis import Broken
     from naiad.control.engines.layout import find as find_layout
     from naiad.repository.index import look_at
+    from naiad.signature.formats import of_folder
 
     if not path.exists():
         raise FileNotFoundError(f"'{path}' does not exist{_sibling(path)}")
     path = path.absolute()
-    layout = find_layout(path)
+    try:
+        layout = find_layout(path)
+    except Broken:
+        if path.is_dir() and of_folder(path) is not None:
+            return _lone(path)
+        raise
     if layout.name:
         return _lone(layout.content)
     folder = layout.content
@@ -122,22 +129,18 @@ def _lone(file: Path) -> Found:
 
 
 def _of_version(folder: Path, named: Path | None, ignored: tuple[str, ...]) -> Found:
-    from naiad.backends import registry
-    from naiad.config import parameters, pbtxt
-    from naiad.config.autocomplete import agree_on_backend
+    from naiad.config import pbtxt, recognition
     from naiad.repository.files import model_file
     from naiad.signature.recognise import read
 
     name = folder.parent.name
     partial = pbtxt.read(folder.parent, config_name=None)
-    told = parameters.of(partial)
-    signature = read(named, told) if named is not None else None
-    backend = registry.choose(partial.message, folder, name=name)
+    signature = read(named, recognition.parameters_of(partial)) if named is not None else None
+    backend = recognition.backend_of(partial, folder, name=name)
     default = partial.message.default_model_filename or backend.default_filename
     file = named or (model_file(folder, default) if default else None)
-    if signature is None and file is not None and backend.reads_signature:
-        signature = read(file, told)
-        agree_on_backend(signature, backend, file.name)
+    if signature is None and file is not None:
+        signature = recognition.signature_of(partial, backend, file)
     notes = [f"ignored: '{folder}' is no version (a number without leading zeros)" for folder in ignored]
     if named is not None and default and named.relative_to(folder).parts[0] != default:
         notes.append(f"'{named.name}' is not the file that is served: that is '{default}'")

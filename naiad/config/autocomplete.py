@@ -12,7 +12,7 @@ from naiad.config.freeze import freeze
 from naiad.config.message import ModelConfigMessage, number_of, v2_name
 from naiad.config.model import Completed
 from naiad.config.pbtxt import PartialConfig
-from naiad.errors import ConfigError, UnservableFile
+from naiad.errors import ConfigError
 from naiad.signature.model import Signature, TensorSignature
 
 ARGUMENT = "naiad.argument."
@@ -77,18 +77,6 @@ def _batched(partial: PartialConfig) -> bool:
     if partial.message.max_batch_size > 0:
         return True
     return "max_batch_size" not in partial.given and not is_literal(partial)
-
-
-def agree_on_backend(signature: Signature, backend: Backend, file: str) -> None:
-    """Raises `UnservableFile` where the file is of another backend than the one that is to run it."""
-    if signature.backend != backend.name:
-        raise UnservableFile(
-            f"'{file}' is of format {signature.format}, which backend '{signature.backend}' runs, "
-            f"and not '{backend.name}'",
-            f'write backend: "{signature.backend}" into config.pbtxt, or put the right file there',
-            kind="backend",
-            code="BACKEND_MISMATCH",
-        )
 
 
 def _called(signature: Signature) -> str:

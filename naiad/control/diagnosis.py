@@ -28,11 +28,12 @@ _TITLES = {
     "UNKNOWN_FORMAT": ("model", "the file is in no format that Naiad knows", "无法识别的模型格式"),
     "FORMAT_NOT_SERVED": ("model", "the format is recognised, but not served", "能识别该格式, 但暂不支持推理"),
     "UNTRUSTED_TYPES": ("model", "the file holds types that are not trusted", "文件含有不受信任的类型"),
+    "IO_UNSUPPORTED": ("model", "the model takes or gives what is no tensor", "模型的输入或输出不是张量"),
     "OPSET_TOO_NEW": ("model", "the model's operator set is too new for the runtime", "模型的算子集版本过新"),
     "IR_TOO_NEW": ("model", "the model's format version is too new for the runtime", "模型的格式版本过新"),
     "VLLM_BACKEND_DEPRECATED": ("model", "language models are served by vLLM itself", "语言模型由 vLLM 引擎提供服务"),
-    "IO_UNSUPPORTED": ("model", "an input or output is of a kind that requests cannot carry", "输入输出类型不受支持"),
     "BACKEND_MISMATCH": ("model", "the file is of another backend", "模型文件与后端不符"),
+    "CUDA_ONLY_TRACE": ("model", "the model was saved for a GPU only", "模型只能在 GPU 上运行"),
     "CONFIG_INVALID": ("model", "the model configuration is wrong", "模型配置有误"),
     "IO_MISMATCH": ("model", "declared inputs or outputs do not fit the model", "声明的输入输出与模型不符"),
     "DTYPE_MISMATCH": ("model", "a declared datatype does not fit the model", "声明的数据类型与模型不符"),
@@ -55,6 +56,8 @@ _FIXES = {
     "UNSAFE_CODE": "export the model in a form that holds the computation itself, such as a SavedModel",
     "UNTRUSTED_TYPES": "look at the types that are named, and list those that you trust",
     "FILE_UNREADABLE": "copy or download the file again, and compare its size with the original's",
+    "IO_UNSUPPORTED": "export the model with tensors as its inputs and outputs",
+    "MISSING_OP": "install the package that brings the operator into the model's environment",
     "EMPTY_FILE": "copy or download the file again, and compare its size with the original's",
     "TRUNCATED": "copy or download the file again, and compare its size with the original's",
     "LFS_POINTER": "run 'git lfs pull' in the repository that it came from",
@@ -64,7 +67,7 @@ _FIXES = {
     "OPSET_TOO_NEW": "upgrade the runtime, or export the model with an older operator set",
     "IR_TOO_NEW": "upgrade the runtime, or convert the model to an older version of its format",
     "VLLM_BACKEND_DEPRECATED": "serve it with 'engine: vllm', which comes with a later version of Naiad",
-    "IO_UNSUPPORTED": "export the model again with tensors of common types as inputs and outputs",
+    "CUDA_ONLY_TRACE": "save the model from the CPU, or serve it on a GPU",
     "BACKEND_MISMATCH": "leave the backend out of the configuration, or put the right file there",
     "IO_MISMATCH": "declare the inputs and outputs as the model has them, or leave them out",
     "DTYPE_MISMATCH": "declare the datatype that the model has, or leave the inputs and outputs out",
@@ -116,6 +119,7 @@ _RULES = [
     ("PROBE_FAILING", r"\b(probe|dry run|warm-?up)\b"),
 ]
 _NAMED = re.compile(r"\(([A-Z][A-Z0-9_]+)\)")
+_INSTALL = re.compile(r"pip install \S+$")
 _FIX = re.compile(r" \(fix: (.+?)\)(?=;?\s*$)", re.DOTALL)
 _COMPILED = [(code, re.compile(pattern, re.IGNORECASE | re.DOTALL)) for code, pattern in _RULES]
 
@@ -159,7 +163,8 @@ def make(code: str, evidence: Evidence, *, fix: str = "") -> Diagnosis:
     """A diagnosis with this code's title and fixes."""
     stage, title, title_zh = _TITLES[code]
     text = fix or _FIXES.get(code, "")
-    command = _COMMANDS.get(code)
+    named = _INSTALL.search(fix)
+    command = named[0] if named else _COMMANDS.get(code)
     fixes = [Fix(text=text or "read the log", command=command and command.format(service=evidence.service))]
     lines = [line.strip() for line in evidence.text.splitlines() if line.strip()]
     return Diagnosis(

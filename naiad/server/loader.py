@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from naiad.backends import registry
 from naiad.backends.base import Backend
-from naiad.config import declared, parameters
-from naiad.config.autocomplete import ProbeRequest, agree_on_backend, argument_of, complete, probe_request
+from naiad.config import declared, recognition
+from naiad.config.autocomplete import ProbeRequest, argument_of, complete, probe_request
 from naiad.config.json_form import to_dict
 from naiad.config.model import Completed, ModelConfig, WarmUpSample
 from naiad.config.pbtxt import PartialConfig
@@ -27,8 +27,6 @@ from naiad.server.backend_config import BackendConfig
 from naiad.server.restart import RestartPolicy
 from naiad.server.supervisor import Replay, Supervisor, Worker, WorkerSpec
 from naiad.signature.model import Signature
-from naiad.signature.recognise import read as read_signature
-from naiad.signature.recognise import refuse_folder
 
 log = logging.getLogger("naiad.loader")
 
@@ -164,7 +162,7 @@ class Loader:
     def _load(self, request: LoadRequest) -> Loaded:
         folder = request.directory / str(request.version)
         devices.check(request.partial.message, name=request.model)
-        backend = self._backends.applied(_chosen(request, folder))
+        backend = self._backends.applied(recognition.backend_of(request.partial, folder, name=request.model))
         file = request.partial.message.default_model_filename or backend.default_filename
         signature = self._signature(request, backend, folder, file)
         probed = None
@@ -195,12 +193,7 @@ class Loader:
     def _signature(self, request: LoadRequest, backend: Backend, folder: Path, file: str) -> Signature | None:
         if not file:
             return None
-        path = model_file(folder, file)
-        if not backend.reads_signature:
-            return None
-        signature = read_signature(path, parameters.of(request.partial))
-        agree_on_backend(signature, backend, file)
-        return signature
+        return recognition.signature_of(request.partial, backend, model_file(folder, file))
 
     def _first(
         self,
@@ -339,16 +332,6 @@ class Loader:
                 on_state=on_state,
             )
             self._supervisor.keep(worker, replay)
-
-
-def _chosen(request: LoadRequest, folder: Path) -> Backend:
-    """The backend; raises `ConfigError`, or `UnservableFile` where the folder holds a format that none serves."""
-    try:
-        return registry.choose(request.partial.message, folder, name=request.model)
-    except ConfigError as error:
-        if error.code == "PATH_NOT_FOUND":
-            refuse_folder(folder)
-        raise
 
 
 def without_paths(text: str, directory: Path) -> str:

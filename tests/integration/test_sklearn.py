@@ -278,7 +278,7 @@ def test_another_version_of_the_library_is_in_the_log(repository, start, fitted)
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
-        ('backend: "pytorch" default_model_filename: "model.skops"', "WRONG_BACKEND", 'backend: "sklearn"'),
+        ('backend: "pytorch" default_model_filename: "model.skops"', "BACKEND_MISMATCH", 'backend: "sklearn"'),
         ('input { name: "input" data_type: TYPE_FP32 dims: [ 5 ] }', "IO_MISMATCH", "[-1, 4]"),
         (parameters(method="transform"), "CONFIG_INVALID", "decision_function, predict"),
     ],

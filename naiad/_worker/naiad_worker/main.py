@@ -12,6 +12,7 @@ import traceback
 from typing import Any
 
 from naiad_worker import PROTOCOL, backends, process
+from naiad_worker.codes import code_of
 from naiad_worker.control import Closed, ControlChannel
 from naiad_worker.probe import Probe, one_line
 from naiad_worker.serving import Serving
@@ -59,15 +60,17 @@ class Worker:
         except Closed:
             raise
         except backends.LoadFailure as error:
-            failed = _failed(stage, str(error), error.fix, traceback.format_exc())
-            self._control.send({**failed, "code": error.code})
+            code, fix = code_of(str(error))
+            failed = _failed(stage, str(error), error.fix or fix, traceback.format_exc())
+            self._control.send({**failed, "code": error.code or code})
         except ImportError as error:
             module = error.name or str(error)
             fix = f"install it into this environment: pip install {module.split('.')[0]}"
             failed = _failed("import", f"{type(error).__name__}: {error}", fix, traceback.format_exc())
             self._control.send({**failed, "code": "MISSING_MODULE"})
         except Exception as error:  # a model may raise anything
-            self._control.send(_failed(stage, one_line(error), "", traceback.format_exc()))
+            code, fix = code_of(f"{type(error).__name__}: {error}")
+            self._control.send({**_failed(stage, one_line(error), fix, traceback.format_exc()), "code": code})
         return False
 
     def _load(self, message: dict[str, Any]) -> dict[str, Any]:

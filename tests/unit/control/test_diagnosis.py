@@ -54,6 +54,12 @@ def test_the_servers_own_fix_comes_first():
     )  # fmt: skip
 
 
+def test_the_package_to_install_is_the_one_that_the_server_names():
+    words = "import: No module named 'skops' (ENV_MISSING_BACKEND) (fix: install it: pip install 'naiad[sklearn]')"
+    (fix,) = diagnose(Evidence(text=words, service="digits")).fixes
+    assert fix.command == "pip install 'naiad[sklearn]'"
+
+
 def test_every_code_that_the_server_names_has_a_title():
     root = Path(naiad.__file__).parent
     rooms = ("backends", "config", "repository", "server", "signature", "_worker")

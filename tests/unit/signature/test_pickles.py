@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from naiad.config import parameters, pbtxt
+from naiad.config import pbtxt
+from naiad.config.recognition import parameters_of
 from naiad.errors import UnservableFile
 from naiad.signature.pickles import TRUST
 from naiad.signature.recognise import read
@@ -88,6 +89,6 @@ def test_only_a_configuration_in_the_repository_trusts():
     told = {TRUST: "true", "method": "x"}
     text = "".join(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in told.items())
     for source in ("config.pbtxt", "configs/small.pbtxt"):
-        assert parameters.of(pbtxt.parse(text, source)) == told
+        assert parameters_of(pbtxt.parse(text, source)) == told
     document = json.dumps({"parameters": {key: {"string_value": value} for key, value in told.items()}})
-    assert parameters.of(pbtxt.parse_json(document, "load parameter 'config'")) == {"method": "x"}
+    assert parameters_of(pbtxt.parse_json(document, "load parameter 'config'")) == {"method": "x"}

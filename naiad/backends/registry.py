@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path, PurePath
 from typing import Any
 
-from naiad.backends import identity, onnxruntime, pytorch, repeat, sklearn, square, tensorflow
+from naiad.backends import identity, onnxruntime, python, pytorch, repeat, sklearn, square, tensorflow
 from naiad.backends.base import Backend
 from naiad.errors import ConfigError
 
@@ -17,6 +17,7 @@ BACKENDS = {
         onnxruntime.BACKEND,
         tensorflow.BACKEND,
         sklearn.BACKEND,
+        python.BACKEND,
         identity.BACKEND,
         repeat.BACKEND,
         square.BACKEND,
@@ -24,7 +25,7 @@ BACKENDS = {
 }
 LATER = {
     "openvino", "tensorrt", "tensorrt_plan",
-    "python", "ensemble", "vllm", "dali", "fil", "sequence", "dyna_sequence",
+    "ensemble", "vllm", "dali", "fil", "sequence", "dyna_sequence",
 }  # fmt: skip
 VLLM = "serve the model's Hugging Face folder with 'engine: vllm', which comes with a later version of Naiad"
 GRAPHDEF = "tensorflow_graphdef"

@@ -279,9 +279,10 @@ def complete(
         _outputs(draft, report, probed)
     for kind, tensors in (("input", message.input), ("output", message.output)):
         if not tensors:
+            also = f", or let auto_complete_config of the model call add_{kind}" if backend.describes else ""
             raise ConfigError(
                 f"{partial.source or 'configuration'}: {kind}: backend '{backend.name}' cannot find it out; "
-                "write name, data_type and dims into config.pbtxt"
+                f"write name, data_type and dims into config.pbtxt{also}"
             )
     config = freeze(message, name=name, source=partial.source)
     return Completed(config, draft.origins, tuple(draft.notes))

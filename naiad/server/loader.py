@@ -14,6 +14,7 @@ from naiad.backends import registry
 from naiad.backends.base import Backend
 from naiad.config import declared, recognition
 from naiad.config.autocomplete import ProbeRequest, argument_of, complete, probe_request
+from naiad.config.described import Described
 from naiad.config.json_form import to_dict
 from naiad.config.model import Completed, ModelConfig, WarmUpSample
 from naiad.config.pbtxt import PartialConfig
@@ -22,7 +23,7 @@ from naiad.errors import ConfigError, LoadError, UnservableFile
 from naiad.repository.files import model_file
 from naiad.repository.local import Snapshot
 from naiad.repository.paths import below
-from naiad.server import devices, scaling, threads
+from naiad.server import describe, devices, scaling, threads
 from naiad.server.backend_config import BackendConfig
 from naiad.server.restart import RestartPolicy
 from naiad.server.supervisor import Replay, Supervisor, Worker, WorkerSpec
@@ -54,6 +55,8 @@ class LoaderOptions:
     backends: BackendConfig
     threads: str = "1"
     """Of a model that does not say: `auto` or a number."""
+    verbose: bool = False
+    """Whether models may write what only a verbose log shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,7 @@ class Loader:
         self._hold = options.hold
         self._backends = options.backends
         self._threads = options.threads
+        self._verbose = options.verbose
 
     def load(self, request: LoadRequest) -> Loaded:
         """Starts the workers of a version and brings them to serve; raises `LoadError`."""
@@ -164,6 +168,8 @@ class Loader:
         devices.check(request.partial.message, name=request.model)
         backend = self._backends.applied(recognition.backend_of(request.partial, folder, name=request.model))
         file = request.partial.message.default_model_filename or backend.default_filename
+        told = self._described(request, (backend, folder, file))
+        stated = request if told is None else replace(request, partial=told.partial)
         signature = self._signature(request, backend, folder, file)
         probed = None
         if backend.reads_signature and self._complete:
@@ -171,9 +177,11 @@ class Loader:
         started: list[Worker] = []
         files = scaling.files_of(request.directory)
         try:
-            completed, probed = self._first(request, (backend, folder, file), probed, started)
-            plan = self._plan(request, completed.config, (backend, folder, file), probed)
-            self._instances(request, completed.config, plan, started, first=0)
+            completed, probed = self._first(stated, (backend, folder, file), probed, started)
+            if told is not None:
+                completed = replace(completed, origins={**completed.origins, **told.origins})
+            plan = self._plan(stated, completed.config, (backend, folder, file), probed)
+            self._instances(stated, completed.config, plan, started, first=0)
             spec = model_spec(
                 completed.config,
                 version=request.version,
@@ -189,6 +197,22 @@ class Loader:
             log.info(note, extra={"fields": fields})
         log.debug("Model config: %s", json.dumps(completed.config.document), extra={"fields": fields})
         return Loaded(request=request, files=files, completed=completed, spec=spec, workers=started, plan=plan)
+
+    def _described(self, request: LoadRequest, place: tuple[Backend, Path, str]) -> Described | None:
+        """The configuration with what the model says of itself; None where it says nothing."""
+        backend, folder, file = place
+        if not backend.describes:
+            return None
+
+        def ask(config: Mapping[str, Any]) -> Mapping[str, Any]:
+            worker = self._start(request, place, instance=0, device=devices.first(request.partial.message))
+            message = {**self._load_message(request, place, instance=0), "config": config}
+            return describe.once(self._supervisor, worker, message)
+
+        path = model_file(folder, file)
+        return describe.described(
+            request.partial, backend, path, name=request.model, ask=ask if self._complete else None
+        )
 
     def _signature(self, request: LoadRequest, backend: Backend, folder: Path, file: str) -> Signature | None:
         if not file:
@@ -238,6 +262,8 @@ class Loader:
         self, request: LoadRequest, place: tuple[Backend, Path, str], *, instance: int, device: Mapping[str, Any]
     ) -> Worker:
         environment = {} if device["kind"] in ("cuda", "model") else {"CUDA_VISIBLE_DEVICES": ""}
+        if self._verbose:
+            environment["WORKER_LOG_VERBOSE"] = "1"
         spec = WorkerSpec(
             model=request.model,
             version=request.version,
@@ -301,7 +327,8 @@ class Loader:
             warm_up.append({"inputs": probed.inputs, "batch_sizes": sizes, "count": place[0].warm_up_calls})
         arguments = {entry["name"]: entry["argument"] for entry in inputs if "argument" in entry}
         warm_up += [_warm_up(sample, request.directory, arguments) for sample in config.warm_up]
-        return _Plan(self._load_message(request, place, instance=0), table, warm_up)
+        load = {**self._load_message(request, place, instance=0), "config": dict(config.document)}
+        return _Plan(load, table, warm_up)
 
     def _instances(
         self, request: LoadRequest, config: ModelConfig, plan: _Plan, started: list[Worker], *, first: int

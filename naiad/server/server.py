@@ -226,6 +226,7 @@ class InferenceServer:
             hold=self._hold,
             backends=self._backends,
             threads=options.model_threads,
+            verbose=options.log_verbose > 0,
         )
         models_options = ModelsOptions(
             repositories=options.model_repository,

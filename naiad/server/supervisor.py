@@ -124,6 +124,11 @@ class Worker:
         if message.get("protocol") != 1:
             raise self._failure("start", f"the worker speaks protocol {message.get('protocol')}, expected 1", "")
 
+    def describe(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """DESCRIBE: the configuration as the model completes it; raises `LoadError`."""
+        answer = self._ask({"type": "DESCRIBE", **message}, "DESCRIBED", self.spec.load_timeout_secs)
+        return dict(answer["config"])
+
     def load(self, message: dict[str, Any]) -> None:
         """LOAD; raises `LoadError`."""
         self._ask({"type": "LOAD", **message}, "LOADED", self.spec.load_timeout_secs)

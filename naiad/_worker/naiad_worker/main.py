@@ -14,6 +14,7 @@ from typing import Any
 from naiad_worker import PROTOCOL, backends, process
 from naiad_worker.codes import code_of
 from naiad_worker.control import Closed, ControlChannel
+from naiad_worker.listing import Listing
 from naiad_worker.probe import Probe, one_line
 from naiad_worker.serving import Serving
 from naiad_worker.streaming import Streaming
@@ -36,7 +37,7 @@ class Worker:
         self._control.send(
             {"type": "HELLO", "protocol": PROTOCOL, "pid": os.getpid(), "python": sys.version.split()[0]}
         )
-        steps = {"LOAD": self._load, "PROBE": self._probe, "WARMUP": self._warm_up}
+        steps = {"DESCRIBE": self._describe, "LOAD": self._load, "PROBE": self._probe, "WARMUP": self._warm_up}
         while True:
             message, _ = self._control.receive()
             kind = message.get("type")
@@ -73,20 +74,14 @@ class Worker:
             self._control.send({**_failed(stage, one_line(error), fix, traceback.format_exc()), "code": code})
         return False
 
+    def _describe(self, message: dict[str, Any]) -> dict[str, Any]:
+        module = backends.backend(message["backend"])
+        return {"type": "DESCRIBED", "config": module.describe(_spec(message))}
+
     def _load(self, message: dict[str, Any]) -> dict[str, Any]:
         start = _now()
         module = backends.backend(message["backend"])
-        spec = backends.LoadSpec(
-            model=message["model"],
-            version=message["version"],
-            instance=message["instance"],
-            directory=message["version_directory"],
-            file=message["file"],
-            config=message["config"],
-            device=message["device"],
-            threads=message["threads"],
-        )
-        self._backend = module.Backend(spec)
+        self._backend = module.Backend(_spec(message))
         return {"type": "LOADED", "load_ns": _now() - start}
 
     def _probe(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -128,13 +123,28 @@ class Worker:
 
     def _serve(self) -> None:
         threading.Thread(target=self._watch, name="control", daemon=True).start()
-        loop = Streaming if self._decoupled else Serving
+        loop: Any = Listing if hasattr(self._backend, "answer") else Serving
+        if self._decoupled:
+            loop = Streaming
         loop(self._data, self._backend).run()
 
     def finalize(self) -> None:
         """Lets the backend give back what it holds."""
         if self._backend is not None:
             self._backend.finalize()
+
+
+def _spec(message: dict[str, Any]) -> backends.LoadSpec:
+    return backends.LoadSpec(
+        model=message["model"],
+        version=message["version"],
+        instance=message["instance"],
+        directory=message["version_directory"],
+        file=message["file"],
+        config=message["config"],
+        device=message["device"],
+        threads=message["threads"],
+    )
 
 
 def _failed(stage: str, cause: str, fix: str, trace: str) -> dict[str, Any]:

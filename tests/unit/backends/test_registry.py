@@ -40,6 +40,7 @@ def folder(tmp_path: Path) -> Path:
         ('backend: "identity"', "identity"),
         ('backend: "tensorflow"', "tensorflow"),
         ('platform: "tensorflow_savedmodel"', "tensorflow"),
+        ('backend: "python"', "python"),
         ('backend: "pytorch" platform: "pytorch_libtorch"', "pytorch"),
     ],
 )
@@ -91,7 +92,9 @@ def test_the_vllm_backend_is_told_where_its_models_go(folder):
 
 
 def test_the_order_of_files_is_tritons(folder):
-    order = ["model.py", "model.xml", "model.onnx", "model.plan"]
+    (folder / "model.py").write_text("x")
+    assert chosen(folder) == "python"
+    order = ["model.xml", "model.onnx", "model.plan"]
     for file in order:
         (folder / file).write_text("x")
         if file == "model.onnx":

@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
-NAMES = ("identity", "onnxruntime", "pytorch", "pytorch_export", "repeat", "sklearn", "square", "tensorflow")
+NAMES = (
+    "identity",
+    "onnxruntime",
+    "python",
+    "pytorch",
+    "pytorch_export",
+    "repeat",
+    "sklearn",
+    "square",
+    "tensorflow",
+)
 
 
 class LoadSpec(NamedTuple):
@@ -35,8 +45,9 @@ class LoadFailure(Exception):
 def backend(name: str) -> Any:
     """The module of a backend: `preimport()`, `FORKS` and `Backend`.
 
-    A `Backend` has `serve`, `probe`, `finalize` and `execute(inputs)`, or `stream(inputs, sender)` where its models are
-    decoupled; `sender` is a `naiad_worker.streaming.Sender`.
+    A `Backend` has `serve`, `probe`, `finalize` and `execute(inputs)`, or `answer(asked)` where it wants its requests
+    apart (`naiad_worker.listing`), or `stream(inputs, sender)` where its models are decoupled; `sender` is a
+    `naiad_worker.streaming.Sender`. Where models say themselves what they take the module has `describe(spec)`.
     """
     if name not in NAMES:
         raise LoadFailure(f"this worker has no backend '{name}'; it has {', '.join(NAMES)}")

@@ -1,0 +1,236 @@
+"""Triton's Python models: model.py with a class TritonPythonModel that is handed lists of requests."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import threading
+import traceback
+from typing import Any
+
+from naiad_worker.backends import LoadFailure, LoadSpec
+from naiad_worker.channel import MAX_TEXT
+from naiad_worker.listing import Answer, Asked
+from naiad_worker.serving import INTERNAL, OK
+from naiad_worker.tensors import code_of
+from naiad_worker.triton import loading
+from naiad_worker.triton.model_config import ModelConfig, is_decoupled
+from naiad_worker.triton.request import InferenceRequest
+from naiad_worker.triton.response import InferenceResponse
+from naiad_worker.triton.tensor import Tensor
+
+FORKS = True
+READY_SECS = 5.0
+"""What one call of `is_ready` may take."""
+_READY_TICK = 0.1
+
+
+def preimport() -> None:
+    """What every model imports, so that workers share it."""
+    import triton_python_backend_utils  # noqa: F401
+
+
+def describe(spec: LoadSpec) -> dict[str, Any]:
+    """The configuration as the model's `auto_complete_config` gives it back; raises `LoadFailure`."""
+    cls = loading.model_class(spec)
+    complete = getattr(cls, "auto_complete_config", None)
+    if complete is None:
+        return spec.config
+    with loading.told(spec, "auto_complete_config()"):
+        answer = complete(ModelConfig(json.dumps(spec.config)))
+    if not isinstance(answer, ModelConfig):
+        raise LoadFailure(
+            f"auto_complete_config function in model '{spec.model}' must return a valid pb.ModelConfig object.",
+            "return the object that it was given",
+        )
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(answer.as_dict(), default=_plain))
+    except (TypeError, ValueError) as error:
+        raise LoadFailure(f"auto_complete_config of model '{spec.model}' gives what is no JSON: {error}") from error
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy as those of Python."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"values of {type(value).__name__} cannot be written")
+
+
+class Backend:
+    """One instance of a model."""
+
+    def __init__(self, spec: LoadSpec) -> None:
+        if is_decoupled(spec.config):
+            raise LoadFailure(
+                "decoupled Python models come with a later version of Naiad",
+                "write 'model_transaction_policy { decoupled: false }' if each request has one response",
+            )
+        self._name = f"{spec.model}_0_{spec.instance}"
+        self._outputs = [str(tensor["name"]) for tensor in spec.config.get("output", [])]
+        self._inputs: list[str] = []
+        self._loop: Any = None
+        self._told: set[str] = set()
+        cls = loading.model_class(spec)
+        if not callable(getattr(cls, "execute", None)):
+            raise LoadFailure(f"'{spec.file}' does not implement `execute` method.", "write execute(self, requests)")
+        with loading.told(spec, "TritonPythonModel()"):
+            self._model = cls()
+        if hasattr(self._model, "initialize"):
+            with loading.told(spec, "initialize()"):
+                self._model.initialize(loading.arguments(spec, self._name))
+
+    def serve(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Learns the order of the tensors and waits until the model says that it is ready, if it says such things."""
+        self._inputs = [tensor["name"] for tensor in inputs]
+        self._outputs = [tensor["name"] for tensor in outputs]
+        if hasattr(self._model, "is_ready"):
+            while not self._is_ready():
+                threading.Event().wait(_READY_TICK)
+
+    def _is_ready(self) -> bool:
+        """One call of the model's `is_ready`; one that takes too long or raises says no."""
+        said: list[bool] = []
+
+        def ask() -> None:
+            try:
+                said.append(bool(self._result(self._model.is_ready(), own_loop=True)))
+            except Exception:
+                traceback.print_exc()
+
+        thread = threading.Thread(target=ask, name="is_ready", daemon=True)
+        thread.start()
+        thread.join(READY_SECS)
+        if thread.is_alive():
+            raise LoadFailure(f"is_ready() took longer than {READY_SECS:.0f} s", "let it answer from what is known")
+        return said == [True]
+
+    # -- execution --------------------------------------------------------------------------------------------------
+
+    def answer(self, asked: list[Asked]) -> list[Answer]:
+        """What each request gets; what fails as a whole fails for all of them."""
+        requests = [self._request(one) for one in asked]
+        try:
+            responses = self._run(requests)
+        except (Exception, SystemExit) as error:  # a model may raise anything
+            return [Answer(INTERNAL, [], self._failed(error))] * len(asked)
+        return [self._answer(response) for response in responses]
+
+    def _request(self, asked: Asked) -> InferenceRequest:
+        tensors = [Tensor.of(self._inputs[index], array, code_of(array)) for index, array in asked.inputs.items()]
+        return InferenceRequest.received(tensors, asked.meta, self._outputs, asked.is_cancelled)
+
+    def _run(self, requests: list[InferenceRequest]) -> list[InferenceResponse]:
+        """The response of each request; raises what the model raises, and `_WrongReturn`."""
+        try:
+            given = self._result(self._model.execute(requests))
+            return _paired(requests, given)
+        finally:
+            for request in requests:
+                request.get_response_sender().close()
+
+    def _result(self, value: Any, *, own_loop: bool = False) -> Any:
+        """The value, awaited where it has to be: on one loop for all calls, so that what belongs to a loop lives on."""
+        if not inspect.isawaitable(value):
+            return value
+        import asyncio
+
+        async def awaited() -> Any:
+            return await value
+
+        if own_loop:
+            return asyncio.run(awaited())
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+        return self._loop.run_until_complete(awaited())
+
+    def _failed(self, error: BaseException) -> bytes:
+        """The text of a failed execution; its traceback goes to the log."""
+        if isinstance(error, _WrongReturn):
+            cause = str(error)
+            print(f"ERROR: {self._text(cause)}", flush=True)
+        else:
+            try:
+                cause = f"{type(error).__name__}: {error}"
+                traceback.print_exception(type(error), error, error.__traceback__)
+            except Exception:  # an exception class may be broken, too
+                cause = f"{type(error).__name__}: (its message cannot be printed)"
+        return cut(self._text(cause))
+
+    def _text(self, cause: str) -> str:
+        return f"Failed to process the request(s) for model '{self._name}', message: {cause}"
+
+    def _answer(self, response: InferenceResponse) -> Answer:
+        """One response as the worker protocol has it; raises nothing."""
+        error = response.error()
+        if error is not None:
+            return Answer(error.code() + 1, [], cut(error.message()))
+        outputs: dict[int, Any] = {}
+        unknown = []
+        for tensor in response.output_tensors():
+            if tensor.name() not in self._outputs:
+                unknown.append(tensor.name())
+                continue
+            index = self._outputs.index(tensor.name())
+            if index in outputs:
+                return Answer(INTERNAL, [], cut(self._text(f"the response has output '{tensor.name()}' twice")))
+            outputs[index] = tensor.on_host()
+        if unknown and (not outputs or unknown[0] not in self._told):
+            there = ", ".join(f"'{name}'" for name in self._outputs)
+            text = f"the response has output '{unknown[0]}', expected one of the configuration's: {there}"
+            if not outputs:
+                return Answer(INTERNAL, [], cut(self._text(text)))
+            self._told.add(unknown[0])
+            print(f"WARNING: {self._text(text)}; it is left out", flush=True)
+        return Answer(OK, list(outputs.items()), response.parameters().encode())
+
+    def probe(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Outputs by name for inputs by name, as one request: a warm-up sample. Raises what the model raises."""
+        tensors = [Tensor.of(name, array, code_of(array)) for name, array in inputs.items()]
+        request = InferenceRequest.received(tensors, b"", self._outputs, lambda: False)
+        (response,) = self._run([request])
+        error = response.error()
+        if error is not None:
+            raise RuntimeError(error.message())
+        return {tensor.name(): tensor.on_host() for tensor in response.output_tensors()}
+
+    def finalize(self) -> None:
+        """Lets the model give back what it holds."""
+        if hasattr(self._model, "finalize"):
+            self._model.finalize()
+
+
+class _WrongReturn(Exception):
+    """What `execute` returned is not what it has to return."""
+
+
+def _paired(requests: list[InferenceRequest], given: Any) -> list[InferenceResponse]:
+    """The response of each request, from the list or from its sender; raises `_WrongReturn` with Triton's texts."""
+    senders = [request.get_response_sender() for request in requests]
+    if given is None and any(sender.response is not None for sender in senders):
+        given = [None] * len(requests)
+    if not isinstance(given, list):
+        raise _WrongReturn(f"Expected a list in the execute return, found type '{type(given)}'.")
+    if len(given) != len(requests):
+        raise _WrongReturn(
+            "Number of InferenceResponse objects do not match the number of InferenceRequest objects. "
+            f"InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) size is:{len(given)}\n"
+        )
+    responses = []
+    for sender, returned in zip(senders, given):
+        if returned is not None and sender.response is not None:
+            raise _WrongReturn("Unable to send response. Non-decoupled model cannot send more than one response.")
+        response = sender.response if returned is None else returned
+        if not isinstance(response, InferenceResponse):
+            raise _WrongReturn(
+                "Expected an 'InferenceResponse' object in the execute function return list, found type "
+                f"'{type(response)}'."
+            )
+        responses.append(response)
+    return responses
+
+
+def cut(text: str) -> bytes:
+    """A text as its record carries it: whole characters, at most MAX_TEXT bytes."""
+    return text.encode("utf-8", "replace")[:MAX_TEXT].decode("utf-8", "ignore").encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,13 @@ max_batch_size: {max_batch}
 input {{ name: "INPUT0" data_type: TYPE_{datatype} dims: [ {dims} ] }}
 output {{ name: "OUTPUT0" data_type: TYPE_{datatype} dims: [ {dims} ] }}
 {extra}
+"""
+
+PYTHON = """import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
 """
 
 
@@ -48,4 +56,16 @@ class Repository:
         folder = self.root / name / "1"
         folder.mkdir(parents=True, exist_ok=True)
         torch.jit.trace(module, examples).save(str(folder / "model.pt"))
+        return name
+
+    def python(self, name: str, body: str, *, config: str | None = None, version: int = 1, **files: str) -> str:
+        """A Triton Python model; `body` is what stands in its class, `files` are neighbours (`helper="x = 1"`)."""
+        folder = self.root / name / str(version)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = PYTHON + textwrap.indent(textwrap.dedent(body).strip("\n"), "    ") + "\n"
+        (folder / "model.py").write_text(text)
+        for file, content in files.items():
+            (folder / f"{file}.py").write_text(content)
+        if config is not None:
+            (self.root / name / "config.pbtxt").write_text(config)
         return name

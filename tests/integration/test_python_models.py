@@ -144,7 +144,9 @@ WRONG_TYPE = "[pb_utils.InferenceResponse([pb_utils.Tensor('OUT', np.zeros((1, 1
 
 
 def worker_pid(server: Serve) -> int:
-    return int([record for record in server.records() if record["message"] == "worker ready"][-1]["pid"])
+    """The newest worker of model `m`."""
+    ready = [record for record in server.records() if record["message"] == "worker ready" and record["model"] == "m"]
+    return int(ready[-1]["pid"])
 
 
 def test_an_output_that_nobody_declared_is_left_out_and_told_of_once(repository, start):

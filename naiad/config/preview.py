@@ -54,6 +54,8 @@ def preview(partial: PartialConfig, backend: Backend, *, name: str, signature: S
         if probed is not None:
             merge_requests(draft, partial, backend)
             fill_inputs(draft, {}, probed)
+    elif signature is not None and signature.describes:
+        undecided.append("input")
     elif signature is not None:
         undecided += [f"input.{tensor.name}" for tensor in signature.inputs] or ["input"]
         draft.notes.append("the file does not tell the shapes of its inputs: write them into config.pbtxt to serve it")
@@ -63,6 +65,8 @@ def preview(partial: PartialConfig, backend: Backend, *, name: str, signature: S
     undecided += _open_outputs(draft, backend, signature)
     if any(path.startswith("output") for path in undecided) and backend.reads_signature:
         draft.notes.append("outputs are told by the dry run when the model is loaded")
+    if signature is not None and signature.describes:
+        draft.notes.append("the model completes this itself when it is loaded (auto_complete_config)")
     effective = ModelConfigMessage()
     effective.CopyFrom(message)
     freeze.normalise(effective, name=name)

@@ -8,6 +8,7 @@ from naiad.backends import registry
 from naiad.backends.base import Backend
 from naiad.config.pbtxt import PartialConfig
 from naiad.errors import ConfigError, UnservableFile
+from naiad.signature import pythonmodel
 from naiad.signature.model import Signature
 from naiad.signature.pickles import TRUST
 from naiad.signature.recognise import read, refuse_folder
@@ -25,6 +26,8 @@ def backend_of(partial: PartialConfig, folder: Path, *, name: str) -> Backend:
 
 def signature_of(partial: PartialConfig, backend: Backend, path: Path) -> Signature | None:
     """What the model file says; None where the backend reads none. Raises `UnservableFile` or `ConfigError`."""
+    if backend.describes:
+        return pythonmodel.signature(path)
     if not backend.reads_signature:
         return None
     signature = read(path, parameters_of(partial))

@@ -43,6 +43,8 @@ class Signature:
     """What `forward` returns, where the file says that instead."""
     max_batch: int | None = None
     """The largest batch that the file allows; None where it sets no bound."""
+    describes: bool = False
+    """Whether the model's own code tells what it takes, when it is loaded."""
     warnings: tuple[str, ...] = field(default=())
 
     @property

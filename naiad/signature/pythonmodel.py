@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from naiad.errors import UnservableFile
+from naiad.signature.model import Signature
 
 CLASS = "TritonPythonModel"
 DESCRIBES = "auto_complete_config"
@@ -34,6 +35,11 @@ def read(path: Path) -> PythonModel:
     if path.stat().st_size > MAX_BYTES:
         raise _refuse(f"'{path.name}' is longer than {MAX_BYTES} bytes", "keep data in files of its own beside it")
     return PythonModel(describes=True)
+
+
+def signature(path: Path) -> Signature:
+    """What the file says as a signature: tensors are told by the model itself or by its configuration."""
+    return Signature(format="Triton Python model", backend="python", inputs=(), describes=read(path).describes)
 
 
 def _tree(path: Path, source: bytes) -> ast.Module:

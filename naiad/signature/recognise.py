@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from naiad.errors import UnservableFile
-from naiad.signature import formats, savedmodel
+from naiad.signature import formats, pythonmodel, savedmodel
 from naiad.signature.formats import Format
 from naiad.signature.keras import read_keras
 from naiad.signature.model import Signature
@@ -44,10 +44,10 @@ def read(path: Path, parameters: Parameters | None = None) -> Signature:
         return _read_folder(path, parameters or {})
     if path.name == savedmodel.FILE:
         return _read_folder(path.parent, parameters or {})
+    if path.suffix == ".py":
+        return _read_source(path)
     head = _head(path)
     _refuse_by_head(path, head)
-    if path.suffix == ".py":
-        return read_class(path)
     if is_pickle(path.name, head):
         return read_pickle(path, head, parameters or {}, export=EXPORT)
     if not zipfile.is_zipfile(path):
@@ -74,6 +74,16 @@ def read(path: Path, parameters: Parameters | None = None) -> Signature:
         raise UnservableFile(
             f"'{path.name}' is a damaged zip archive: {error}", "save it again", kind="truncated", code="TRUNCATED"
         ) from error
+
+
+def _read_source(path: Path) -> Signature:
+    """A `model.py`: what names Triton's class is for the Python backend, else it is to be a PyTorch module."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(pythonmodel.MAX_BYTES)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return pythonmodel.signature(path) if pythonmodel.CLASS.encode() in text else read_class(path)
 
 
 def _of_format(path: Path, format_: Format) -> Signature:

@@ -35,8 +35,6 @@ def read_class(path: Path) -> Signature:
         names = [*arguments.posonlyargs, *arguments.args][1:] + arguments.kwonlyargs
         inputs = tuple(TensorSignature(name=argument.arg, type="Tensor") for argument in names)
         return Signature(format="PyTorch class", backend="pytorch", inputs=inputs)
-    if any(isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel" for node in tree.body):
-        raise _refused(path, "is a Triton Python model", 'write backend: "python" into config.pbtxt')
     if forwards:
         raise _refused(
             path,

@@ -187,3 +187,22 @@ def test_a_dry_run_is_refused_by_name():
 
 def test_an_unknown_form_is_a_usage_error():
     assert inspect(MNIST, "-o", "yaml").returncode == 2
+
+
+def test_d4_a_python_model_is_read_and_not_run(tmp_path, capsys):
+    canary = tmp_path / "ran"
+    code = f"open({str(canary)!r}, 'w')\nclass TritonPythonModel:\n    def execute(self, requests): ...\n"
+    tells = "    @staticmethod\n    def auto_complete_config(config):\n        return config\n"
+    (model(tmp_path / "m", None, "1") / "1/model.py").write_text(code + tells)
+    assert command.inspect(tmp_path / "m", "json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["format"], document["config"]["backend"]) == ("Triton Python model", "python")
+    assert document["open"] == ["input", "output"]
+    assert document["notes"] == ["the model completes this itself when it is loaded (auto_complete_config)"]
+    (tmp_path / "model.py").write_text(code)
+    assert command.inspect(tmp_path / "model.py", "json") == 0
+    assert "write them into config.pbtxt" in json.loads(capsys.readouterr().out)["notes"][0]
+    (tmp_path / "model.py").write_text("x = (\n")
+    assert command.inspect(tmp_path / "model.py", "json") == 1
+    assert "'model.py' line 1: '(' was never closed (NOT_A_MODEL)" in capsys.readouterr().err
+    assert not canary.exists()

@@ -32,7 +32,6 @@ def test_a_class_whose_forward_is_inherited_is_left_to_the_worker(tmp_path):
     ("source", "what"),
     [
         (CLASS + CLASS.replace("Net", "Part"), "has the modules Net, Part; expected one"),
-        ("class TritonPythonModel:\n  def execute(self, requests): ...\n", "is a Triton Python model"),
         ("def f(:\n", "is no Python source, line 1: invalid syntax"),
         ("(" * 100_000, "is no Python source, line 1: too many nested parentheses"),
         ("x = " + "-" * 900_000 + "1\n", "is no Python source"),

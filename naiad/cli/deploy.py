@@ -29,10 +29,11 @@ class Request:
     path: Path
     name: str
     public: bool
+    trust: bool
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
 
-    def fields(self, model: dict[str, str]) -> ServiceFields:
+    def fields(self, model: dict[str, Any]) -> ServiceFields:
         """The service's fields with the model where it now is."""
         from pydantic import ValidationError
 
@@ -40,7 +41,7 @@ class Request:
 
         document = {
             "name": self.name,
-            "model": model,
+            "model": model | {"trust": self.trust},
             "inputs": self.inputs,
             "outputs": self.outputs,
             "auth": {"mode": "public" if self.public else "key"},
@@ -62,6 +63,9 @@ def deploy(
     path: Annotated[Path, typer.Argument(help="a model file, version directory, model directory or repository")],
     name: Annotated[str | None, typer.Option(help="the service's name (default: after the model)")] = None,
     public: Annotated[bool, typer.Option("--public", help="anyone who reaches it may call it, without a key")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="the model's files may hold code that runs (model.py)")
+    ] = False,
     inputs: Annotated[list[str] | None, typer.Option("--input", help="NAME:DTYPE:DIMS, as x:FP32:-1,1,32,32")] = None,
     outputs: Annotated[list[str] | None, typer.Option("--output", help="NAME:DTYPE:DIMS")] = None,
     argument: Annotated[list[str] | None, typer.Option(help="INPUT=ARGUMENT of forward(), where several")] = None,
@@ -78,6 +82,7 @@ def deploy(
         path=path,
         name=name or _suggested(path),
         public=public,
+        trust=trust,
         inputs=_tensors(inputs or [], argument or []),
         outputs=_tensors(outputs or [], []),
     )

@@ -20,6 +20,7 @@ _TITLES = {
     "WEIGHTS_ONLY": ("model", "the file holds weights without a model", "文件只有权重, 没有模型"),
     "UNSAFE_PICKLE": ("model", "the file is a pickle, which can run code", "文件是可执行代码的 pickle"),
     "UNSAFE_CODE": ("model", "the file holds code that would run when it is loaded", "文件含有加载时会执行的代码"),
+    "CODE_NOT_TRUSTED": ("model", "the files hold code that nobody has trusted", "文件包含未受信任的代码"),
     "FILE_UNREADABLE": ("model", "the file is not a complete model file", "模型文件不完整"),
     "EMPTY_FILE": ("model", "the model file is empty", "模型文件为空"),
     "TRUNCATED": ("model", "the model file breaks off", "模型文件被截断"),

@@ -136,6 +136,18 @@ def test_a_failed_deploy_says_why(cli, tmp_path):
     assert "WEIGHTS_ONLY" in status.stdout
 
 
+def test_d4_code_waits_for_trust(cli, tmp_path):
+    (tmp_path / "net.py").write_text("class TritonPythonModel: ...\n")
+    ended = cli.run("deploy", tmp_path / "net.py", "--name", "coded")
+    assert ended.returncode == NOT_READY
+    assert "'net.py' is Python code, which runs when the model is loaded" in ended.stderr
+    assert "naiad deploy --trust" in ended.stderr
+    assert not (cli.ups.state / "models/coded.v1").exists()
+    trusted = cli.json("deploy", tmp_path / "net.py", "--name", "trusted", "--trust")
+    assert trusted["model"]["trust"] is True
+    assert (cli.ups.state / "models/trusted.v1/1/model.py").is_file()
+
+
 def test_ls_and_status(cli):
     cli.deploy("shown")
     names = [item["name"] for item in cli.json("ls")["items"]]

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from naiad.control.diagnosis import Broken
-from naiad.control.engines import clone
+from naiad.control.engines import clone, trust
 from naiad.control.engines.configuration import Declared, generate
 from naiad.control.engines.layout import CONFIGURATION, find
 from naiad.errors import NaiadError
@@ -55,8 +55,13 @@ class ModelFolder:
         """Whether the model directory is there, complete: it appears by one rename."""
         return (self._models / model).is_dir()
 
-    def prepare(self, model: str, declared: Declared, source: Path, *, immutable: bool) -> Prepared:
-        """Makes the model directory from the files at `source`; all of it appears, or nothing."""
+    def prepare(
+        self, model: str, declared: Declared, source: Path, *, immutable: bool, trusted: bool = False
+    ) -> Prepared:
+        """Makes the model directory from the files at `source`; all of it appears, or nothing.
+
+        Files that hold code are refused (`Broken`) unless they are trusted.
+        """
         layout = find(source)
         building = self._scratch / model
         shutil.rmtree(building, ignore_errors=True)
@@ -68,6 +73,8 @@ class ModelFolder:
                 copies = [(layout.content, target)]
             else:
                 copies = clone.files_of(layout.content, target)
+            if not trusted:
+                trust.refuse_code([source for source, _ in copies])
             digest = clone.all_of(copies, hard_link=immutable)
             text = layout.configuration.read_text("utf-8") if layout.configuration else None
             config = generate(model, text, declared)

@@ -248,7 +248,7 @@ class ServiceReconciler:
         source = self._parts.sources.locate(fields.model)
         immutable = fields.model.upload is not None
         declared = Declared(inputs=tuple(fields.inputs), outputs=tuple(fields.outputs))
-        prepared = self._parts.folder.prepare(model, declared, source, immutable=immutable)
+        prepared = self._parts.folder.prepare(model, declared, source, immutable=immutable, trusted=fields.model.trust)
         self._parts.services.prepared(
             service.name, service.version, digest=prepared.digest, config_pbtxt=prepared.config_pbtxt
         )

@@ -28,6 +28,8 @@ class ModelField(Document):
 
     path: Annotated[str, Field(min_length=1, max_length=4096)]
     upload: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    trust: bool = False
+    """Whether code among the files (`model.py`) may run."""
 
 
 class AuthField(Document):

@@ -81,3 +81,16 @@ def test_a_bare_saved_model_lies_in_a_version_directory(folder, tmp_path):
     target = tmp_path / "models/net.v1/1/model.savedmodel"
     assert (target / "saved_model.pb").read_bytes() == b"graph"
     assert (target / "variables/variables.index").read_bytes() == b"index"
+
+
+@pytest.mark.parametrize("file", ["model.py", "MODEL.PY", "lib/helper.pyc"])
+def test_d4_code_is_refused_unless_it_is_trusted(folder, tmp_path, file):
+    code = tmp_path / "net/1" / file
+    code.parent.mkdir(parents=True)
+    code.write_bytes(b"print()")
+    with pytest.raises(Broken, match=f"'{code.name}' is Python code, which runs when the model is loaded") as caught:
+        folder.prepare("net.v1", Declared(), tmp_path / "net", immutable=False)
+    assert (caught.value.code, folder.names()) == ("CODE_NOT_TRUSTED", set())
+    assert "naiad deploy --trust" in caught.value.fix
+    folder.prepare("net.v1", Declared(), tmp_path / "net", immutable=False, trusted=True)
+    assert (tmp_path / "models/net.v1/1" / file).is_file()

@@ -24,7 +24,7 @@ def one(self, request):
     array = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
     return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", array)])
 """
-FAILED = "Failed to process the request(s) for model 'm_0_0', message: "
+FAILED = "Failed to process the request(s) for model 'm_0', message: "
 
 
 def ask(server: Serve, model: str, *values: float, **more: Any) -> Answer:
@@ -230,7 +230,7 @@ def test_neighbours_of_the_file_are_found_and_nothing_is_written_beside_it(repos
     assert '"max_batch_size": 8' in said.pop("model_config")
     assert said == {
         "model_instance_kind": "CPU",
-        "model_instance_name": "m_0_0",
+        "model_instance_name": "m_0",
         "model_instance_device_id": "0",
         "model_version": "3",
         "model_name": "m",

@@ -52,14 +52,17 @@ def translate(repository: Path, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def triton(repository: Path, log: Path, *options: str) -> Iterator[Serve]:
-    """Starts the server on free ports; it cannot choose them itself."""
+def triton(repository: Path, log: Path, *options: str, own: bool = False) -> Iterator[Serve]:
+    """Starts the server on free ports; it cannot choose them itself. `own`: the models are Python models already."""
     found = fetch()
     ports = dict(zip(("http", "grpc", "metrics"), _free_ports(3), strict=True))
     home = found.triton / "pytriton" / "tritonserver"
     command = [str(home / "bin" / "tritonserver"), f"--backend-directory={home / 'backends'}"]
-    command += [f"--model-repository={translate(repository, repository.with_name('triton-models'))}", *options]
-    command += ["--disable-auto-complete-config"]
+    if own:
+        command += [f"--model-repository={repository}", *options]
+    else:
+        command += [f"--model-repository={translate(repository, repository.with_name('triton-models'))}", *options]
+        command += ["--disable-auto-complete-config"]
     for name, port in ports.items():
         command += [f"--{name}-port={port}", f"--{name}-address=127.0.0.1"]
     with log.open("ab") as sink:

@@ -66,7 +66,7 @@ class Backend:
                 "decoupled Python models come with a later version of Naiad",
                 "write 'model_transaction_policy { decoupled: false }' if each request has one response",
             )
-        self._name = f"{spec.model}_0_{spec.instance}"
+        self._name = loading.instance_name(spec)
         self._outputs = [str(tensor["name"]) for tensor in spec.config.get("output", [])]
         self._inputs: list[str] = []
         self._loop: Any = None

@@ -91,6 +91,17 @@ def _line(spec: LoadSpec, error: BaseException) -> int | None:
     return lines[-1] if lines else None
 
 
+def instance_name(spec: LoadSpec) -> str:
+    """The name of this instance: its group's with its number in the group."""
+    number = spec.instance
+    for group in spec.config.get("instance_group", []):
+        size = int(group.get("count", 1)) * max(1, len(group.get("gpus", [])))
+        if number < size:
+            return f"{group.get('name') or spec.model}_{number}"
+        number -= size
+    return f"{spec.model}_{spec.instance}"
+
+
 def arguments(spec: LoadSpec, instance: str) -> dict[str, str]:
     """What `initialize` is told; all of it text."""
     kind = "GPU" if spec.device.get("kind") == "cuda" else "CPU"

@@ -27,7 +27,7 @@ class Tensor:
         try:
             self._code = code_of(numpy_array)
         except TypeError as error:
-            raise TritonModelException(f"tensor '{name}': {error}; use np.object_ for strings") from None
+            raise TritonModelException(f"NumPy dtype is not supported. Tensor '{name}': {error}") from None
         self._name = name
         self._array = numpy_array
         self._foreign: Any = None

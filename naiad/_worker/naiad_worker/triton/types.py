@@ -51,11 +51,11 @@ def numpy_to_triton_type(data_type: Any) -> int | None:
     return _CODE_OF.get(kind.newbyteorder("="))
 
 
-def serialize_byte_tensor(input_tensor: Any) -> Any:
-    """Strings as a flat uint8 array, each behind its length in four bytes; None for no elements or another type."""
+def serialize_byte_tensor(input_tensor: Any) -> bytes | None:
+    """Strings as bytes, each behind its length in four of them; None for no elements or another type."""
     if input_tensor.size == 0 or (input_tensor.dtype != np.object_ and input_tensor.dtype.kind not in "SU"):
         return None
-    return np.frombuffer(encode_bytes(input_tensor), dtype=np.uint8)
+    return encode_bytes(input_tensor)
 
 
 def deserialize_bytes_tensor(encoded_tensor: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`naiad inspect PATH`: what a model's file and configuration say, and where each value comes from; runs nothing."""
+"""`naiad inspect PATH`: what a model's file and configuration say, and where that comes from; --run runs it, too."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import difflib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from naiad.cli.output import Exit, fail
-from naiad.errors import ConfigError, UnservableFile
+from naiad.cli.output import Exit
+from naiad.errors import ConfigError, LoadError, NaiadError, UnservableFile
 from naiad.repository.paths import shown
 
 if TYPE_CHECKING:
     from naiad.backends.base import Backend
     from naiad.config.pbtxt import PartialConfig
     from naiad.config.preview import Preview
+    from naiad.server.dry_run import DryRunOptions
     from naiad.signature.model import Signature
 
 CONFIGURATION = "config.pbtxt"
@@ -39,6 +40,8 @@ class Found:
     """A model in the file system and what was read of it."""
 
     name: str
+    folder: Path
+    """Where the file lies: the version's folder."""
     file: Path | None
     backend: Backend
     partial: PartialConfig
@@ -56,33 +59,36 @@ def command(
     output: Annotated[
         InspectForm, typer.Option("--format", "-o", help="table, json or pbtxt", show_default=False)
     ] = InspectForm.TABLE,
-    run: Annotated[bool, typer.Option("--run", help="also make a dry run (comes with a later version)")] = False,
+    run: Annotated[bool, typer.Option("--run", help="also run the model, in a process without network")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, max=86_400, help="seconds that --run may take")] = 60.0,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, max=65_536, help="GiB that --run may use [8, or half of the machine's]", show_default=False
+        ),
+    ] = None,
 ) -> None:
-    """Show what a model file says about itself; nothing is executed and no server is needed."""
-    if run:
-        fail("--run: a dry run without a server comes with a later version of Naiad; 'naiad serve' makes one at load")
-    raise typer.Exit(inspect(path, output))
+    """Show what a model file says about itself; without --run nothing is executed. No server is needed."""
+    raise typer.Exit(inspect(path, output, run=_options(timeout, memory) if run else None))
 
 
-def inspect(path: Path, output: str) -> int:
+def _options(timeout: float, memory: float | None) -> DryRunOptions:
+    from naiad.server.dry_run import GIB, DryRunOptions, default_memory
+
+    return DryRunOptions(timeout_secs=timeout, memory=default_memory() if memory is None else int(memory * GIB))
+
+
+def inspect(path: Path, output: str, *, run: DryRunOptions | None = None) -> int:
     """Prints what is known of the model at `path` as `table`, `json` or `pbtxt`; the exit status."""
     from naiad.config.preview import preview
-    from naiad.control.diagnosis import Broken
 
     try:
         found = find(path)
         seen = preview(found.partial, found.backend, name=found.name, signature=found.signature)
-    except FileNotFoundError as error:
-        return _refuse(str(error), "", Exit.NOT_FOUND)
-    except Broken as error:
-        missing = error.code == "PATH_NOT_FOUND"
-        return _refuse(f"{error} ({error.code})", error.fix, Exit.NOT_FOUND if missing else Exit.ERROR)
-    except UnservableFile as error:
-        return _refuse(f"{error.what} ({error.code})", error.fix)
-    except ConfigError as error:
-        return _refuse(f"{error.what} ({error.code})", error.fix)
-    except OSError as error:
-        return _refuse(f"'{error.filename}': {error.strerror}", "")
+        if run is not None:
+            seen = _run(found, run)
+    except (NaiadError, OSError) as error:
+        return _refuse(*_reason(error))
     if output == InspectForm.JSON:
         print(json.dumps(document(found, seen), indent=2, ensure_ascii=False))
     elif output == InspectForm.PBTXT:
@@ -90,6 +96,46 @@ def inspect(path: Path, output: str) -> int:
     else:
         _print_table(found, seen)
     return int(Exit.OK)
+
+
+def _reason(error: NaiadError | OSError) -> tuple[str, str, Exit]:
+    """Cause, fix and exit status of a refusal."""
+    from naiad.control.diagnosis import Broken
+
+    cause, fix, code = str(error), "", Exit.ERROR
+    if isinstance(error, Broken):
+        cause, fix = f"{error} ({error.code})", error.fix
+        code = Exit.NOT_FOUND if error.code == "PATH_NOT_FOUND" else code
+    elif isinstance(error, UnservableFile | ConfigError):
+        cause, fix = f"{error.what} ({error.code})", error.fix
+    elif isinstance(error, LoadError):
+        during = "" if error.stage == "probe" else "dry run: "
+        cause, fix = f"{during}{error.cause} ({error.code})", error.fix
+    elif isinstance(error, FileNotFoundError) and error.filename is None:
+        code = Exit.NOT_FOUND
+    elif isinstance(error, OSError) and error.filename is not None:
+        cause = f"'{error.filename}': {error.strerror}"
+    return cause, fix, code
+
+
+def _run(found: Found, options: DryRunOptions) -> Preview:
+    """What is known after a dry run; raises `ConfigError` or `LoadError`."""
+    from naiad.config.autocomplete import probe_request
+    from naiad.config.preview import after_run
+    from naiad.server.dry_run import dry_run
+    from naiad.server.loader import LoadRequest
+
+    probed = probe_request(found.partial, found.signature) if found.backend.reads_signature else None
+    version = int(found.folder.name) if found.folder.name.isdecimal() else 1
+    request = LoadRequest(model=found.name, version=version, directory=found.folder.parent, partial=found.partial)
+    file = str(found.file.relative_to(found.folder)) if found.file is not None else ""
+    report = dry_run(request, found.backend, (found.folder, file), probed=probed, options=options)
+    run = (probed, report) if probed is not None and report is not None else None
+    seen = after_run(found.partial, found.backend, name=found.name, signature=found.signature, run=run)
+    if run is not None:
+        return seen
+    note = f"the model loads; models of backend '{found.backend.name}' are not asked what they give"
+    return replace(seen, notes=(*seen.notes, note))
 
 
 def find(path: Path) -> Found:
@@ -125,7 +171,15 @@ def _lone(file: Path) -> Found:
 
     signature = read(file)
     backend = BACKENDS[signature.backend]
-    return Found(name=file.stem, file=file, backend=backend, partial=pbtxt.empty(), signature=signature, notes=())
+    return Found(
+        name=file.stem,
+        folder=file.parent,
+        file=file,
+        backend=backend,
+        partial=pbtxt.empty(),
+        signature=signature,
+        notes=(),
+    )
 
 
 def _of_version(folder: Path, named: Path | None, ignored: tuple[str, ...]) -> Found:
@@ -144,7 +198,15 @@ def _of_version(folder: Path, named: Path | None, ignored: tuple[str, ...]) -> F
     notes = [f"ignored: '{folder}' is no version (a number without leading zeros)" for folder in ignored]
     if named is not None and default and named.relative_to(folder).parts[0] != default:
         notes.append(f"'{named.name}' is not the file that is served: that is '{default}'")
-    return Found(name=name, file=file, backend=backend, partial=partial, signature=signature, notes=tuple(notes))
+    return Found(
+        name=name,
+        folder=folder,
+        file=file,
+        backend=backend,
+        partial=partial,
+        signature=signature,
+        notes=tuple(notes),
+    )
 
 
 def _sibling(path: Path) -> str:
@@ -219,8 +281,7 @@ def _rows(found: Found, seen: Preview) -> Iterator[tuple[str, str, str]]:
             path = f"{kind}.{tensor.name}"
             datatype = v2_name(tensor.data_type) or "?"
             dims = f"[{', '.join(map(str, tensor.dims))}]" if tensor.dims or path not in seen.open else "?"
-            origin = seen.origins.get(f"{path}.data_type") or seen.origins.get(path) or seen.origins.get(kind, "")
-            yield path, f"{datatype} {dims}", origin
+            yield path, f"{datatype} {dims}", _origin(seen, kind, path)
         present = {f"{kind}.{tensor.name}" for tensor in getattr(effective, kind)}
         for path in seen.open:
             if path.split(".")[0] == kind and path not in present:
@@ -229,6 +290,13 @@ def _rows(found: Found, seen: Preview) -> Iterator[tuple[str, str, str]]:
                     "?",
                     "dry run at load" if found.backend.reads_signature and kind == "output" else "not known",
                 )
+
+
+def _origin(seen: Preview, kind: str, path: str) -> str:
+    """Where a tensor comes from; datatype and dims may have different sources."""
+    whole = seen.origins.get(path) or seen.origins.get(kind, "")
+    datatype, dims = (seen.origins.get(f"{path}.{part}", whole) for part in ("data_type", "dims"))
+    return datatype if datatype == dims else f"{datatype}, dims: {dims}"
 
 
 def _one_line(field: Any, value: Any) -> str:

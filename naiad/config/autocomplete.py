@@ -268,6 +268,15 @@ def complete(
     probed: ProbeRequest | None,
 ) -> Completed:
     """The finished configuration; raises `ConfigError`. `report` is what PROBED said."""
+    draft = filled(partial, backend, report=report, probed=probed)
+    config = freeze(draft.message, name=name, source=partial.source)
+    return Completed(config, draft.origins, tuple(draft.notes))
+
+
+def filled(
+    partial: PartialConfig, backend: Backend, *, report: Mapping[str, Any] | None, probed: ProbeRequest | None
+) -> Draft:
+    """A draft that has its inputs and outputs; raises `ConfigError`."""
     draft = begin(partial, backend)
     message = draft.message
     if report is not None and probed is not None:
@@ -284,8 +293,7 @@ def complete(
                 f"{partial.source or 'configuration'}: {kind}: backend '{backend.name}' cannot find it out; "
                 f"write name, data_type and dims into config.pbtxt{also}"
             )
-    config = freeze(message, name=name, source=partial.source)
-    return Completed(config, draft.origins, tuple(draft.notes))
+    return draft
 
 
 def largest_batch(backend: Backend, allowed: int | None) -> int:

@@ -1,4 +1,4 @@
-"""What can be said of a configuration without a dry run: written values, the file's, and what is left open."""
+"""What can be said of a configuration before a load: written values, the file's, a dry run's, and what is left open."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from naiad.backends.base import Backend
 from naiad.config import freeze, validate
 from naiad.config.autocomplete import (
     Draft,
+    ProbeRequest,
     begin,
     fill_inputs,
+    filled,
     is_literal,
     largest_batch,
     merge_requests,
@@ -27,14 +29,14 @@ GUESS = "guess"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """A configuration as far as it is known before the model has run."""
+    """A configuration as far as it is known before the model is loaded."""
 
     message: Any
     """As one would write it: values that Naiad fills in at load are not in it."""
     effective: Any
     """The same, normalised."""
     origins: Mapping[str, str]
-    """Field path → `config.pbtxt`, `file`, `default` or `guess`."""
+    """Field path → `config.pbtxt`, `file`, `dry run`, `default` or `guess`."""
     open: tuple[str, ...]
     """Field paths that only a dry run tells."""
     notes: tuple[str, ...]
@@ -67,10 +69,29 @@ def preview(partial: PartialConfig, backend: Backend, *, name: str, signature: S
         draft.notes.append("outputs are told by the dry run when the model is loaded")
     if signature is not None and signature.describes:
         draft.notes.append("the model completes this itself when it is loaded (auto_complete_config)")
+    return _finished(draft, signature, name=name, undecided=undecided)
+
+
+def after_run(
+    partial: PartialConfig,
+    backend: Backend,
+    *,
+    name: str,
+    signature: Signature | None,
+    run: tuple[ProbeRequest, Mapping[str, Any]] | None,
+) -> Preview:
+    """The same with what a dry run reported: nothing is open. Raises `ConfigError` where a load would fail."""
+    probed, report = run if run is not None else (None, None)
+    draft = filled(partial, backend, report=report, probed=probed)
+    return _finished(draft, signature, name=name, undecided=[])
+
+
+def _finished(draft: Draft, signature: Signature | None, *, name: str, undecided: list[str]) -> Preview:
+    message = draft.message
     effective = ModelConfigMessage()
     effective.CopyFrom(message)
     freeze.normalise(effective, name=name)
-    validate.check(_known(effective), name=name, source=partial.source)
+    validate.check(_known(effective) if undecided else effective, name=name, source=draft.source)
     for field, _value in effective.ListFields():
         if field.name not in ("input", "output"):
             draft.origins.setdefault(field.name, "default")

@@ -206,7 +206,7 @@ class Loader:
 
         def ask(config: Mapping[str, Any]) -> Mapping[str, Any]:
             worker = self._start(request, place, instance=0, device=devices.first(request.partial.message))
-            message = {**self._load_message(request, place, instance=0), "config": config}
+            message = {**load_message(request, place, threads=self._threads_of(request)), "config": config}
             return describe.once(self._supervisor, worker, message)
 
         path = model_file(folder, file)
@@ -235,7 +235,7 @@ class Loader:
             return complete(request.partial, backend, name=request.model, report=None, probed=None), None
         worker = self._start(request, place, instance=0, device=devices.first(request.partial.message))
         started.append(worker)
-        worker.load(self._load_message(request, place, instance=0))
+        worker.load(load_message(request, place, threads=self._threads_of(request)))
         try:
             report, runs = worker.probe(probed.inputs, batched=probed.batched), True
         except LoadError as error:
@@ -247,16 +247,10 @@ class Loader:
             # Not the model's own error: the worker is lost.
             told = declared.report(probed, error.cause) if error.stage == "probe" else None
             if told is None:
-                raise self._probe_failure(request, probed, error) from error
+                raise probe_failure(request, probed, error) from error
             report, runs = told, False
         completed = complete(request.partial, backend, name=request.model, report=report, probed=probed)
         return completed, replace(probed.at(report["shapes"]), runs=runs)
-
-    def _probe_failure(self, request: LoadRequest, probed: ProbeRequest, error: LoadError) -> LoadError:
-        shapes = ", ".join(f"{entry['name']} {entry['datatype']} {entry['dims']}" for entry in probed.inputs)
-        fix = error.fix or "check the inputs in config.pbtxt against what the model was traced with"
-        failure = self._failure(request, "probe", f"a dry run with zeros ({shapes}) fails: {error.cause}", fix)
-        return failure.coded("IO_MISMATCH" if error.code == "LOAD_FAILED" else error.code)
 
     def _start(
         self, request: LoadRequest, place: tuple[Backend, Path, str], *, instance: int, device: Mapping[str, Any]
@@ -276,23 +270,6 @@ class Loader:
             load_timeout_secs=self._load_timeout,
         )
         return self._supervisor.start(spec)
-
-    def _load_message(self, request: LoadRequest, place: tuple[Backend, Path, str], *, instance: int) -> dict[str, Any]:
-        backend, folder, file = place
-        message = request.partial.message
-        return {
-            "model": request.model,
-            "version": request.version,
-            "instance": instance,
-            "backend": backend.name,
-            "model_directory": str(request.directory),
-            "version_directory": str(folder),
-            "file": file,
-            "config": to_dict(message),
-            "signature": None,
-            "device": devices.first(message),
-            "threads": self._threads_of(request),
-        }
 
     def _threads_of(self, request: LoadRequest) -> int:
         return threads.of_model(request.partial.message, self._threads, source=request.partial.source)
@@ -327,7 +304,7 @@ class Loader:
             warm_up.append({"inputs": probed.inputs, "batch_sizes": sizes, "count": place[0].warm_up_calls})
         arguments = {entry["name"]: entry["argument"] for entry in inputs if "argument" in entry}
         warm_up += [_warm_up(sample, request.directory, arguments) for sample in config.warm_up]
-        load = {**self._load_message(request, place, instance=0), "config": dict(config.document)}
+        load = {**load_message(request, place, threads=self._threads_of(request)), "config": dict(config.document)}
         return _Plan(load, table, warm_up)
 
     def _instances(
@@ -359,6 +336,34 @@ class Loader:
                 on_state=on_state,
             )
             self._supervisor.keep(worker, replay)
+
+
+def load_message(request: LoadRequest, place: tuple[Backend, Path, str], *, threads: int) -> dict[str, Any]:
+    """The fields of LOAD for the first instance of (backend, version folder, file)."""
+    backend, folder, file = place
+    message = request.partial.message
+    return {
+        "model": request.model,
+        "version": request.version,
+        "instance": 0,
+        "backend": backend.name,
+        "model_directory": str(request.directory),
+        "version_directory": str(folder),
+        "file": file,
+        "config": to_dict(message),
+        "signature": None,
+        "device": devices.first(message),
+        "threads": threads,
+    }
+
+
+def probe_failure(request: LoadRequest, probed: ProbeRequest, error: LoadError) -> LoadError:
+    """What a model raised in its dry run, with the inputs that it was given."""
+    shapes = ", ".join(f"{entry['name']} {entry['datatype']} {entry['dims']}" for entry in probed.inputs)
+    fix = error.fix or "check the inputs in config.pbtxt against what the model was traced with"
+    cause = f"a dry run with zeros ({shapes}) fails: {error.cause}"
+    failure = LoadError(model=request.model, version=request.version, stage="probe", cause=cause, fix=fix)
+    return failure.coded("IO_MISMATCH" if error.code == "LOAD_FAILED" else error.code)
 
 
 def without_paths(text: str, directory: Path) -> str:

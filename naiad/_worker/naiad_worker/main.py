@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import sys
@@ -11,7 +12,7 @@ import time
 import traceback
 from typing import Any
 
-from naiad_worker import PROTOCOL, backends, process
+from naiad_worker import PROTOCOL, backends, process, restrict
 from naiad_worker.codes import code_of
 from naiad_worker.control import Closed, ControlChannel
 from naiad_worker.listing import Listing
@@ -51,6 +52,20 @@ class Worker:
                 self._guarded(kind.lower(), steps[kind], message)
             else:
                 self._control.send(_failed("load", f"unknown message '{kind}'", "", ""))
+
+    def restricted(self, limits: restrict.Limits) -> bool:
+        """Imports the framework, which may map as much as it needs, then puts up the fence; whether it stands."""
+
+        def fence(_message: dict[str, Any]) -> dict[str, Any]:
+            backends.backend(self._name).preimport()
+            try:
+                restrict.restrict(limits)
+            except (restrict.Unrestricted, OSError, ValueError) as error:
+                fix = "'naiad serve' makes a dry run at load, in a worker without these limits"
+                raise backends.LoadFailure(f"it cannot be restricted here: {error}", fix) from error
+            return {"type": "RESTRICTED"}
+
+        return self._guarded("start", fence, {})
 
     def _guarded(self, stage: str, step: Any, message: dict[str, Any]) -> bool:
         """Runs a step; whatever it raises becomes one FAILED message and never ends the worker."""
@@ -151,15 +166,16 @@ def _failed(stage: str, cause: str, fix: str, trace: str) -> dict[str, Any]:
     return {"type": "FAILED", "stage": stage, "cause": cause, "fix": fix, "traceback": trace}
 
 
-def serve(control_fd: int, data_fd: int, backend: str) -> None:
-    """Runs a worker on inherited descriptors and ends the process."""
+def serve(control_fd: int, data_fd: int, backend: str, limits: restrict.Limits | None = None) -> None:
+    """Runs a worker on inherited descriptors and ends the process; with limits it is fenced in before any model."""
     control = ControlChannel(socket.socket(fileno=control_fd))
     data = socket.socket(fileno=data_fd)
     worker = Worker(control, data, backend)
     status = 0
     try:
-        worker.run()
-        worker.finalize()
+        if limits is None or worker.restricted(limits):
+            worker.run()
+            worker.finalize()
     except Closed:
         pass  # the server is gone
     except BaseException:
@@ -178,12 +194,13 @@ def main() -> None:
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--data-fd", type=int, required=True)
     parser.add_argument("--server-pid", type=int, required=True)
+    parser.add_argument("--limits", type=lambda text: restrict.Limits(**json.loads(text)))
     options = parser.parse_args()
     process.die_with_parent(options.server_pid)
     process.prefer_for_oom()
     process.leave_signals_to_server()
     process.close_all_but({options.control_fd, options.data_fd})
-    serve(options.control_fd, options.data_fd, options.backend)
+    serve(options.control_fd, options.data_fd, options.backend, options.limits)
 
 
 if __name__ == "__main__":

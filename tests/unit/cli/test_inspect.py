@@ -179,12 +179,6 @@ def test_names_from_a_file_cannot_steer_the_terminal(tmp_path):
     assert "\x1b" not in ended.stderr
 
 
-def test_a_dry_run_is_refused_by_name():
-    ended = inspect(MNIST, "--run")
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("error: --run: a dry run without a server comes with a later version of Naiad")
-
-
 def test_an_unknown_form_is_a_usage_error():
     assert inspect(MNIST, "-o", "yaml").returncode == 2
 

@@ -1,0 +1,211 @@
+"""A dry run without a server: one worker, fenced in, that loads a model, runs it with zeros and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from naiad._worker.naiad_worker.control import Closed, ControlChannel
+from naiad._worker.naiad_worker.restrict import Limits
+from naiad.backends.base import Backend
+from naiad.config import declared
+from naiad.config.autocomplete import ProbeRequest
+from naiad.errors import LoadError
+from naiad.server import threads
+from naiad.server.allowed import worker_environment
+from naiad.server.loader import LoadRequest, load_message, probe_failure, without_paths
+from naiad.server.reaper import describe_exit
+
+GIB = 1 << 30
+MOST_MEMORY = 8 * GIB
+FILE_BYTES = 64 << 20
+TASKS = 512
+_NO_MEMORY = re.compile(
+    r"out of memory|MemoryError|(cannot|can't|failed to|unable to) allocate|bad_alloc|not enough memory", re.IGNORECASE
+)
+_TAIL = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRunOptions:
+    """What a dry run gets."""
+
+    timeout_secs: float = 60.0
+    memory: int = MOST_MEMORY
+    """Bytes beyond what the framework maps itself."""
+
+
+def default_memory() -> int:
+    """Half of this machine's memory, but no more than 8 GiB."""
+    return min(MOST_MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+
+
+def dry_run(
+    request: LoadRequest,
+    backend: Backend,
+    place: tuple[Path, str],
+    *,
+    probed: ProbeRequest | None,
+    options: DryRunOptions,
+) -> dict[str, Any] | None:
+    """What PROBED says, or the file where zeros do not run; None where nothing is to be asked.
+
+    Raises `ConfigError` or `LoadError`.
+    `place` is the folder and the model file in it. The model runs on the CPU, in a process without network, with
+    bounded memory and time, which is gone at the end with all that it started.
+    """
+    count = threads.of_model(request.partial.message, "1", source=request.partial.source)
+    message = load_message(request, (backend, *place), threads=count)
+    message["device"] = {"kind": "cpu"}
+    with _started(backend.name, count, options) as run:
+        try:
+            run.ask(None, "RESTRICTED")
+            run.ask(None, "HELLO")
+            run.ask({"type": "LOAD", **message}, "LOADED")
+            if probed is None:
+                return None
+            return run.ask({"type": "PROBE", "inputs": probed.inputs, "batched": probed.batched}, "PROBED")
+        except _Failed as error:
+            cause = without_paths(error.cause, place[0].parent)
+            failure = LoadError(
+                model=request.model, version=request.version, stage=error.stage, cause=cause, fix=error.fix
+            )
+            failure.coded(error.code)
+            if probed is not None and error.stage == "probe":
+                told = declared.report(probed, failure.cause)
+                if told is not None:
+                    return told
+                failure = probe_failure(request, probed, failure)
+            raise failure from None
+
+
+class _Failed(Exception):
+    """What a `LoadError` says, before the model is known."""
+
+    def __init__(self, stage: str, cause: str, *, code: str = "", fix: str = "") -> None:
+        super().__init__(cause)
+        self.stage = stage
+        self.cause = cause
+        self.code = code
+        self.fix = fix
+
+
+class _Run:
+    """A worker that is fenced in, and the clock that it runs against."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], control: ControlChannel, output: IO[bytes], options: DryRunOptions
+    ) -> None:
+        self._process = process
+        self._control = control
+        self._output = output
+        self._options = options
+        self._late = False
+
+    def kill(self) -> None:
+        """Ends the worker and all that it started: the fence keeps them in its process group."""
+        if self._process.returncode is None:  # not waited for, so that the number is still its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def over(self) -> None:
+        """The time is over."""
+        self._late = True
+        self.kill()
+
+    def ask(self, message: dict[str, Any] | None, answer: str) -> dict[str, Any]:
+        """The answer to a message, or what the worker says by itself; raises `_Failed`."""
+        step = str(message["type"]) if message is not None else "its start"
+        try:
+            if message is not None:
+                self._control.send(message)
+            got, _ = self._control.receive()
+        except Closed:
+            raise self._ended(step) from None
+        if got.get("type") == "FAILED":
+            cause, fix, code = (str(got.get(field, "")) for field in ("cause", "fix", "code"))
+            if code == "HOST_OOM" or _NO_MEMORY.search(cause):
+                raise self._memory()
+            raise _Failed(str(got.get("stage", "load")), cause, code=code, fix=fix)
+        if got.get("type") != answer:
+            raise _Failed("load", f"the worker answered {got.get('type')} to {step}")
+        return got
+
+    def _memory(self) -> _Failed:
+        text = f"it needs more than the {self._options.memory / GIB:.3g} GiB of memory that it may use"
+        fix = "raise --memory GIB where the model needs that much"
+        return _Failed("start", text, code="HOST_OOM", fix=fix)
+
+    def _ended(self, step: str) -> _Failed:
+        if self._late:
+            text = f"it took longer than {self._options.timeout_secs:g} s and was stopped during {step}"
+            fix = "raise --timeout SECONDS where the model is that slow"
+            return _Failed("start", text, code="SLOW_START", fix=fix)
+        self.kill()
+        status = describe_exit(self._wait())
+        said = self._said()
+        if _NO_MEMORY.search(said):
+            return self._memory()
+        lines = [line for line in said.splitlines() if line.strip()][-5:]
+        text = f"the worker process ended during {step} ({status})"
+        return _Failed("load", text, fix="\n".join(["look at its last lines:", *lines]) if lines else "")
+
+    def _wait(self) -> int:
+        """The wait status of the worker, before `Popen` makes a code of it."""
+        code = self._process.wait()
+        return -code if code < 0 else code << 8
+
+    def _said(self) -> str:
+        size = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, size - _TAIL))
+        return self._output.read().decode("utf-8", "replace")
+
+
+@contextlib.contextmanager
+def _started(backend: str, count: int, options: DryRunOptions) -> Iterator[_Run]:
+    """A worker of this backend under these limits; it is gone at the end, whatever happened."""
+    cpu_secs = math.ceil(options.timeout_secs * max(1, os.cpu_count() or 1)) + 5
+    limits = Limits(memory=options.memory, cpu_secs=cpu_secs, file_bytes=FILE_BYTES, tasks=TASKS)
+    extra = {"CUDA_VISIBLE_DEVICES": "", **dict.fromkeys(threads.VARIABLES, str(count))}
+    with contextlib.ExitStack() as stack:
+        ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
+        _unused, data = (stack.enter_context(end) for end in socket.socketpair(type=socket.SOCK_SEQPACKET))
+        output = stack.enter_context(tempfile.TemporaryFile())
+        command = [sys.executable, "-m", "naiad_worker.main", "--backend", backend]
+        command += ["--control-fd", str(theirs.fileno()), "--data-fd", str(data.fileno())]
+        command += ["--server-pid", str(os.getpid()), "--limits", json.dumps(limits._asdict())]
+        process = subprocess.Popen(
+            command,
+            env=worker_environment(os.environ, extra),
+            pass_fds=[theirs.fileno(), data.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a process group of its own, which ends as one
+        )
+        theirs.close()
+        data.close()
+        run = _Run(process, ControlChannel(ours), output, options)
+        clock = threading.Timer(options.timeout_secs, run.over)
+        clock.daemon = True
+        clock.start()
+        try:
+            yield run
+        finally:
+            clock.cancel()
+            clock.join()
+            run.kill()
+            process.wait()

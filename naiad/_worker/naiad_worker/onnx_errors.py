@@ -10,7 +10,9 @@ from naiad_worker.backends import LoadFailure
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _LOADING = re.compile(r"^Load model from .*? failed: ?|^Exception during (loading|initialization): ?")
 # Where in onnxruntime's own source it failed: file, line, the function with its arguments.
-_SOURCE = re.compile(r"\S+\.(?:cc|cpp|cu|h|cuh):\d+ (?:[^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? |\w+ )?")
+_SOURCE = re.compile(
+    r"\S+\.(?:cc|cpp|cu|h|cuh):\d+ (?:[^()]*\([^()]*\)(?: const)?(?:::<lambda\([^)]*\)>)?(?: \[with [^\]]*\])? |\w+ )?"
+)
 # Names of nodes look like paths, too: only what stands in quotes is one.
 _PATH = re.compile(r'"/(?:[^/"]+/)*([^/"]*)"')
 _UPGRADE = "pip install -U onnxruntime"

@@ -27,7 +27,10 @@ class Backend:
     forks: bool = True
     """Whether its framework survives a fork; if not, each worker is a process of its own from the start."""
     warm_up_calls: int = 3
-    """Calls at each batch size before READY: frameworks that compile as they go need some."""
+    """Calls at batch 1 and at the largest before READY: frameworks that compile as they go need some at each size.
+
+    With 1 a call at batch 1 is enough: nothing is compiled, and memory for the largest batch is taken when one comes.
+    """
     merges: bool = False
     """Whether requests are merged also where a batch size is written without a scheduler, as Triton does for ONNX."""
     max_batch_size: int = 32

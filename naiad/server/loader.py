@@ -300,8 +300,9 @@ class Loader:
         }
         warm_up = []
         if probed is not None and probed.runs:
-            sizes = sorted({1, config.max_batch_size}) if config.max_batch_size else [0]
-            warm_up.append({"inputs": probed.inputs, "batch_sizes": sizes, "count": place[0].warm_up_calls})
+            calls = place[0].warm_up_calls
+            sizes = sorted({1, config.max_batch_size if calls > 1 else 1}) if config.max_batch_size else [0]
+            warm_up.append({"inputs": probed.inputs, "batch_sizes": sizes, "count": calls})
         arguments = {entry["name"]: entry["argument"] for entry in inputs if "argument" in entry}
         warm_up += [_warm_up(sample, request.directory, arguments) for sample in config.warm_up]
         load = {**load_message(request, place, threads=self._threads_of(request)), "config": dict(config.document)}

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from naiad.server.loader import without_paths
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from naiad.backends import onnxruntime, pytorch
+from naiad.config import pbtxt
+from naiad.config.autocomplete import ProbeRequest
+from naiad.config.freeze import freeze
+from naiad.server.backend_config import BackendConfig
+from naiad.server.loader import Loader, LoaderOptions, LoadRequest, without_paths
+
+TEXT = """max_batch_size: {} input {{ name: "x" data_type: TYPE_FP32 dims: [ 4 ] }}
+output {{ name: "y" data_type: TYPE_FP32 dims: [ 4 ] }}"""
+PROBED = ProbeRequest([{"name": "x", "datatype": "FP32", "dims": [1, 4]}], batched=True)
 
 
 def test_w69_no_text_says_where_a_model_lies(tmp_path):
@@ -14,3 +28,23 @@ def test_w69_no_text_says_where_a_model_lies(tmp_path):
         text = without_paths(f"cannot open {place}/1/model.pt of {place}: no", link / "m")
         assert text == "cannot open m/1/model.pt of m: no"
     assert without_paths("cannot open /etc/x", real) == "cannot open /etc/x"
+
+
+@pytest.mark.parametrize(
+    ("backend", "largest", "sizes", "calls"),
+    [
+        (pytorch.BACKEND, 8, [1, 8], 3),
+        (pytorch.BACKEND, 0, [0], 3),
+        (onnxruntime.BACKEND, 8, [1], 1),
+        (onnxruntime.BACKEND, 0, [0], 1),
+    ],
+)
+def test_what_compiles_nothing_is_warmed_up_at_batch_1_alone(backend, largest, sizes, calls):
+    options = LoaderOptions(load_timeout_secs=1, complete_configs=True, hold=0, backends=BackendConfig())
+    no_supervisor: Any = None
+    partial = pbtxt.parse(TEXT.format(largest), "config.pbtxt")
+    config = freeze(partial.message, name="m", source="config.pbtxt")
+    request = LoadRequest(model="m", version=1, directory=Path("m"), partial=partial)
+    place = (backend, Path("m/1"), backend.default_filename)
+    plan = Loader(no_supervisor, options)._plan(request, config, place, PROBED)
+    assert plan.warm_up == [{"inputs": PROBED.inputs, "batch_sizes": sizes, "count": calls}]

@@ -1,6 +1,6 @@
 """Finds the model in what the user named: the file, the version directory, the model directory or the repository.
 
-A TensorFlow SavedModel is a folder, and counts as one file.
+A TensorFlow SavedModel is a folder, and so is an ONNX file with its weights beside it; each counts as one file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from naiad.control.diagnosis import Broken
 CONFIGURATION = "config.pbtxt"
 SAVED_MODEL = "saved_model.pb"
 """What makes a folder a TensorFlow SavedModel."""
+ONNX = "model.onnx"
+"""What makes a folder whose name ends like a file of that format an ONNX model with its weights."""
 _SUFFIXES = {".pth": ".pt", ".ts": ".pt", ".torchscript": ".pt"}
 _VERSION = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
@@ -37,8 +39,8 @@ def find(path: Path) -> Layout:
         return _of_file(path)
     if _is_version(path):
         return _of_version(path)
-    if _is_saved_model(path):
-        return _of_saved_model(path)
+    if _name_of_folder(path):
+        return _of_folder(path)
     if _versions(path):
         return _of_model(path)
     if (path / CONFIGURATION).is_file() or _model_files(path):
@@ -65,20 +67,23 @@ def _of_file(path: Path) -> Layout:
         return find(path.parent)
     if _is_version(path.parent):
         return _of_version(path.parent)
-    if path.name == SAVED_MODEL:
-        return _of_saved_model(path.parent)
+    if path.name in (SAVED_MODEL, ONNX) and _name_of_folder(path.parent):
+        return _of_folder(path.parent)
     suffix = path.suffix.lower()
     return Layout(version=1, content=path, name=f"model{_SUFFIXES.get(suffix, suffix)}")
 
 
-def _of_saved_model(path: Path) -> Layout:
+def _of_folder(path: Path) -> Layout:
     if _is_version(path.parent):
         return _of_version(path.parent)
-    return Layout(version=1, content=path, name="model.savedmodel")
+    return Layout(version=1, content=path, name=_name_of_folder(path))
 
 
-def _is_saved_model(path: Path) -> bool:
-    return (path / SAVED_MODEL).is_file()
+def _name_of_folder(path: Path) -> str:
+    """What a folder that is one model is called in a version directory; "" for any other folder."""
+    if (path / SAVED_MODEL).is_file():
+        return "model.savedmodel"
+    return ONNX if path.suffix == ".onnx" and (path / ONNX).is_file() else ""
 
 
 def _of_version(path: Path) -> Layout:
@@ -120,5 +125,5 @@ def _is_version(path: Path) -> bool:
 
 def _model_files(path: Path) -> list[Path]:
     return sorted(
-        child for child in path.iterdir() if child.stem == "model" and (child.is_file() or _is_saved_model(child))
+        child for child in path.iterdir() if child.stem == "model" and (child.is_file() or _name_of_folder(child))
     )

@@ -84,6 +84,20 @@ def test_a_version_directory_may_be_the_saved_model(tmp_path):  # as TensorFlow 
         assert (layout.version, layout.content, layout.name) == (17, tmp_path / "net/17", "")
 
 
+@pytest.mark.parametrize("named", ["big.onnx", "big.onnx/model.onnx"])
+def test_a_bare_folder_with_a_model_and_its_weights_is_one_model(tmp_path, named):
+    tree(tmp_path, "big.onnx/model.onnx", "big.onnx/w.data")
+    layout = find(tmp_path / named)
+    assert (layout.version, layout.content, layout.name) == (1, tmp_path / "big.onnx", "model.onnx")
+
+
+@pytest.mark.parametrize("named", ["net", "net/2", "net/2/model.onnx", "net/2/model.onnx/model.onnx"])
+def test_a_folder_with_a_model_and_its_weights_in_a_version_directory_is_found(tmp_path, named):
+    tree(tmp_path, "net/2/model.onnx/model.onnx", "net/2/model.onnx/w.data")
+    layout = find(tmp_path / named)
+    assert (layout.version, layout.content, layout.name) == (2, tmp_path / "net/2", "")
+
+
 def test_a_saved_model_without_a_version_says_what_to_name(tmp_path):
     tree(tmp_path, "net/model.savedmodel/saved_model.pb")
     with pytest.raises(Broken, match="without a version directory") as caught:

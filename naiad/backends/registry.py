@@ -82,9 +82,11 @@ def _only_entry(folder: Path) -> tuple[tuple[str, str], ...]:
 
 
 def _with_file(backend: Backend, folder: Path) -> Backend:
-    """The backend with the first of its filenames that the folder holds."""
+    """The backend with the first of its filenames that the folder holds, else with the only entry of its kind."""
     files = (backend.first, *backend.filenames) if backend.first else backend.filenames
     there = next((file for file in files if (folder / file).exists()), None)
+    if there is None:
+        there = next((file for file, kind in _only_entry(folder) if kind == backend.name), None)
     return _first(backend, there) if there else backend
 
 

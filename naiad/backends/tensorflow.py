@@ -7,4 +7,5 @@ BACKEND = Backend(
     platforms=("tensorflow_savedmodel",),
     filenames=("model.savedmodel", "model.keras", "saved_model.pb"),
     reads_signature=True,
+    warm_up_calls=1,
 )

@@ -5,6 +5,7 @@ TensorFlow warns and takes seconds to import, so tests never import it: they run
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -70,16 +71,26 @@ class Models:
 
 def make(folder: Path) -> Models:
     """Runs this file in a process of its own; skips where TensorFlow is not installed."""
-    import importlib.util
+    _run("make", str(folder))
+    return Models(folder)
 
+
+def direct(path: Path, inputs: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+    """What a session of TensorFlow gives for a SavedModel's `serving_default`, called in a process of its own."""
+    np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]
+    _run("session", str(path), str(folder))
+    with np.load(folder / "outputs.npz") as file:
+        return dict(file)
+
+
+def _run(*arguments: str) -> None:
     if importlib.util.find_spec("tensorflow") is None:
         pytest.skip("TensorFlow is not installed: pip install 'naiad[tensorflow]'")
     root = str(Path(__file__).resolve().parents[2])
+    command = [sys.executable, "-m", "tests.support.tensorflow_models", *arguments]
     environment = {**os.environ, **DISABLED, "PYTHONPATH": root}
-    command = [sys.executable, "-m", "tests.support.tensorflow_models", str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 0, done.stderr[-3000:]
-    return Models(folder)
 
 
 # -- the program, which alone imports TensorFlow -----------------------------------------------------------------------
@@ -232,7 +243,17 @@ def _told(tf: Any, path: Path) -> dict[str, Any]:
     }
 
 
-def _main(folder: Path) -> None:
+def _session(path: str, folder: Path) -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session, np.load(folder / "inputs.npz") as inputs:
+        signature = v1.saved_model.load(session, ["serve"], path).signature_def["serving_default"]
+        fed = {signature.inputs[name].name: inputs[name] for name in inputs}
+        np.savez(folder / "outputs.npz", **session.run({name: o.name for name, o in signature.outputs.items()}, fed))
+
+
+def _make(folder: Path) -> None:
     import tensorflow as tf
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -251,4 +272,7 @@ def _main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    if sys.argv[1] == "make":
+        _make(Path(sys.argv[2]))
+    else:
+        _session(sys.argv[2], Path(sys.argv[3]))

@@ -111,6 +111,8 @@ def test_a_tensorflow_model_is_known_by_its_name(folder, file):
     (folder / file).write_text("x")
     backend = choose(pbtxt.empty().message, folder, name="m")
     assert (backend.name, backend.default_filename) == ("tensorflow", file)
+    written = choose(pbtxt.parse('backend: "tensorflow"', "config.pbtxt").message, folder, name="m")
+    assert written.default_filename == file
 
 
 REFUSED = {

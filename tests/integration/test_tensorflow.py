@@ -111,6 +111,13 @@ def test_scalars_and_open_dims_are_served(client):
     np.testing.assert_array_equal(got["scaled"], 2 * x)
 
 
+def test_what_fails_in_the_model_is_told_without_its_stack(client):
+    x = np.array([[np.nan]], np.float32)
+    with pytest.raises(InferenceServerException) as caught:
+        infer(client, "shapes", {"scale": np.array([1.0], np.float32), "x": x})
+    assert caught.value.message().endswith("ValueError: scaled : Tensor had NaN values")
+
+
 def test_a_model_of_tensorflow_1_serves(client):
     x = np.array([[1.0, 1.0], [0.0, -1.0]], np.float32)
     got = infer(client, "old", {"x": x})

@@ -61,7 +61,7 @@ class Models:
         target = repository / model / "1" / (file or default)
         target.parent.mkdir(parents=True, exist_ok=True)
         if self.path(name).is_dir():
-            shutil.copytree(self.path(name), target)
+            shutil.copytree(self.path(name), target, dirs_exist_ok=True)
         else:
             shutil.copy(self.path(name), target)
         if config:
@@ -162,7 +162,7 @@ def _shapes(tf: Any) -> Any:
             ]
         )
         def run(self, scale, x):  # type: ignore[no-untyped-def]
-            scaled = scale * x
+            scaled = tf.debugging.check_numerics(scale * x, "scaled")
             return {"total": tf.reduce_sum(scaled), "scaled": scaled, "wave": tf.cast(scaled, tf.complex64)}
 
     model = Shapes()

@@ -393,9 +393,12 @@ def _plain(result: Any, bfloat16: Any) -> Any:
 
 
 def _told(error: BaseException) -> str:
-    """The first line of an error, without the names of nodes and the stacks that TensorFlow adds."""
+    """What an error says, without the names of nodes and the stacks that TensorFlow puts around it."""
     text = str(getattr(error, "message", "") or error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines[:1] == ["Graph execution error:"]:  # then come stacks, the cause, and the node in brackets
+        node = next((place for place, line in enumerate(lines) if line.startswith("[[{{")), len(lines))
+        lines = lines[max(1, node - 1) :]
     first = lines[0] if lines else type(error).__name__
     return re.sub(r"^(\{\{.*?\}\}\s*)+|\s*\[?\[\[?\{\{.*$|\s*\[Op:\w+\].*$", "", first)[:500]
 

@@ -27,7 +27,7 @@ MAX_INIT_OPS_FILE = 1 << 20
 _RUNS_AT_LOAD = "__saved_model_"
 _UNSERVED = {"complex64", "complex128", "qint8", "quint8", "qint16", "quint16", "qint32", "resource", "variant"}
 # Operators that may keep the memory of an input beyond the call, which the arena gives to others then.
-_KEEPS = re.compile(r"Assign|Enqueue|Push|Stage|Insert|PyFunc")
+_KEEPS = re.compile(r"Assign|Enqueue|StackPush|Stage|Insert|PyFunc")
 _MISSING_OP = re.compile(r"Op type not registered '([^']+)'")
 
 

@@ -2,7 +2,8 @@
 
 Names and shapes are not in the library. They come, in this order, from the exported program in the same file, from
 metadata that the packer gave (`aot_inductor.metadata` with `naiad.inputs`, `naiad.outputs`, `naiad.max_batch`), or from
-the checks of the inputs in the C++ source that torch packs with the library.
+the checks of the inputs in the C++ source that torch packs with the library. The source also bounds the batch, whatever
+the others say: torch may compile for less than the exported range.
 """
 
 from __future__ import annotations
@@ -47,14 +48,11 @@ def read(archive: zipfile.ZipFile, top: str, compiled: list[str], exported: Sign
     metadata = _metadata(archive, members)
     about = _about(metadata)
     format_ = f"AOTInductor ({about})" if about else "AOTInductor"
+    checked, most = _from_source(archive, members)
     if exported is not None:
-        return dataclasses.replace(exported, format=format_)
+        return dataclasses.replace(exported, format=format_, max_batch=_least(exported.max_batch, most))
     warnings: list[str] = []
-    inputs = _told(metadata, "naiad.inputs", warnings)
-    most = metadata.get("naiad.max_batch", "")
-    bound = int(most) if most.isdigit() and 0 < len(most) < 10 and int(most) else None
-    if not inputs:
-        inputs, bound = _from_source(archive, members)
+    inputs = _told(metadata, "naiad.inputs", warnings) or checked
     if not inputs:
         warnings.append(UNTOLD)
     return Signature(
@@ -62,9 +60,17 @@ def read(archive: zipfile.ZipFile, top: str, compiled: list[str], exported: Sign
         backend="pytorch",
         inputs=inputs,
         outputs=_told(metadata, "naiad.outputs", warnings),
-        max_batch=bound,
+        max_batch=_least(_number(metadata.get("naiad.max_batch", "")), most),
         warnings=tuple(warnings),
     )
+
+
+def _least(*bounds: int | None) -> int | None:
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 and int(text) else None
 
 
 def _metadata(archive: zipfile.ZipFile, members: list[str]) -> dict[str, str]:
@@ -128,8 +134,8 @@ def _from_source(archive: zipfile.ZipFile, members: list[str]) -> tuple[tuple[Te
         if tensor is None:
             return (), None
         found.append(tensor)
-        bounds += [bound] if bound is not None else []
-    return tuple(found), min(bounds, default=None)
+        bounds.append(bound)
+    return tuple(found), _least(*bounds)
 
 
 def _checked(text: str, variable: str, name: str, path: str) -> tuple[TensorSignature | None, int | None]:

@@ -256,6 +256,13 @@ def test_the_exported_program_in_a_package_says_more(tmp_path):
     assert [t.name for t in signature.inputs] == ["x"]
 
 
+def test_the_source_bounds_the_batch_whatever_else_is_told(tmp_path):
+    source = CODE.replace("SPEC", call(LEAF)).replace("> 64", "> 5")
+    assert read(package(tmp_path / "a.pt2", program=program(), source=source)).max_batch == 5
+    assert read(package(tmp_path / "b.pt2", metadata=TOLD, source=source)).max_batch == 5
+    assert read(package(tmp_path / "c.pt2", metadata=TOLD, source=source.replace("> 5", "> 50"))).max_batch == 8
+
+
 @pytest.mark.parametrize(
     "members",
     [

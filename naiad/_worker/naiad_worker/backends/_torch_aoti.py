@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
 from typing import Any
 
 from naiad_worker.backends import LoadFailure
-from naiad_worker.backends._torch_common import Place, Runner, first_line, loading
+from naiad_worker.backends._torch_common import Place, Runner, loading
 from naiad_worker.backends._torch_export import named_leaves
 
 _COMPILE = "compile the package again on a machine of this kind with the torch version that serves it"
 # What torch calls a set of instructions → the flag of the kernel's /proc/cpuinfo.
 _FLAGS = {"AVX2": "avx2", "AVX512": "avx512f", "AVX512_VNNI": "avx512_vnni", "AMX_TILE": "amx_tile"}
-_TOO_SMALL = "dim value is too small at 0, expected it to be >= 2, but got: 1"
+_TOO_SMALL = re.compile(r"dim value is too small at 0, expected it to be >= (\d{1,3}),")
+_MOST_FILLED = 64
 
 
 def load(place: Place, model: str, *, batches: bool) -> Runner:
@@ -44,7 +46,7 @@ def load(place: Place, model: str, *, batches: bool) -> Runner:
         flat = loader.run(tensors)
         return _pytree.tree_unflatten(flat, outputs) if outputs.num_leaves == len(flat) else flat
 
-    return Runner(_Pairs(torch, call) if batches else call, names, aliases)
+    return Runner(_Filled(torch, call) if batches else call, names, aliases)
 
 
 def _open(torch: Any, place: Place, model: str) -> Any:
@@ -118,47 +120,59 @@ def _names(spec: Any, metadata: dict[str, str]) -> tuple[list[str], dict[str, in
     return told, {**aliases, **{name: at for at, name in enumerate(names)}}
 
 
-class _Pairs:
-    """A call that also takes a single row where the library wants two or more.
+class _Filled:
+    """A call that also takes fewer rows than the library wants.
 
-    torch compiles a dynamic batch for two rows and more, and its own check refuses one. The row is doubled then, and
-    the second result dropped.
+    torch compiles a dynamic batch for two rows and more, sometimes for a range around the example's batch, and its own
+    check refuses what lies outside. The first row is repeated then, and the results of the repetitions are dropped.
     """
 
     def __init__(self, torch: Any, call: Any) -> None:
         self._torch = torch
         self._call = call
-        self._doubles = False
+        self._least = 1
 
     def __call__(self, tensors: list[Any]) -> Any:
-        single = bool(tensors) and all(tensor.dim() > 0 and tensor.shape[0] == 1 for tensor in tensors)
-        if not single or not self._doubles:
+        rows = _rows(tensors)
+        if rows is None or rows >= self._least:
             try:
                 return self._call(tensors)
             except RuntimeError as error:
-                if not single or _TOO_SMALL not in first_line(error):
+                small = _TOO_SMALL.search(str(error))
+                if rows is None or small is None or not rows < int(small[1]) <= _MOST_FILLED:
                     raise
-                result = self._doubled(tensors, error)
-                self._doubles = True
+                result = self._filled(tensors, rows, int(small[1]))
+                if result is None:
+                    raise
+                self._least = int(small[1])
                 return result
-        return self._doubled(tensors, None)
-
-    def _doubled(self, tensors: list[Any], error: RuntimeError | None) -> Any:
-        result = self._call([self._torch.cat((tensor, tensor)) for tensor in tensors])
-        try:
-            return self._halved(result)
-        except ValueError:
-            if error is None:
-                raise
-            raise error from None
-
-    def _halved(self, result: Any) -> Any:
-        if isinstance(result, dict):
-            return {key: self._halved(value) for key, value in result.items()}
-        if isinstance(result, (tuple, list)):
-            return [self._halved(value) for value in result]
-        if isinstance(result, self._torch.Tensor):
-            if result.dim() == 0 or result.shape[0] != 2:
-                raise ValueError(f"an output of shape {list(result.shape)} does not follow a batch of 2")
-            return result[:1]
+        result = self._filled(tensors, rows, self._least)
+        if result is None:
+            raise ValueError("an output's first dim does not follow the batch")
         return result
+
+    def _filled(self, tensors: list[Any], rows: int, least: int) -> Any:
+        """The result of `rows` rows, run as `least`; None where an output does not follow."""
+        more = [tensor[:1].expand(least - rows, *tensor.shape[1:]) for tensor in tensors]
+        result = self._call([self._torch.cat(pair) for pair in zip(tensors, more)])
+        try:
+            return self._cut(result, rows, least)
+        except ValueError:
+            return None
+
+    def _cut(self, result: Any, rows: int, least: int) -> Any:
+        if isinstance(result, dict):
+            return {key: self._cut(value, rows, least) for key, value in result.items()}
+        if isinstance(result, (tuple, list)):
+            return [self._cut(value, rows, least) for value in result]
+        if isinstance(result, self._torch.Tensor):
+            if result.dim() == 0 or result.shape[0] != least:
+                raise ValueError
+            return result[:rows]
+        return result
+
+
+def _rows(tensors: list[Any]) -> int | None:
+    """The first dim that all tensors have; None where they have none in common."""
+    found = {tensor.shape[0] if tensor.dim() else None for tensor in tensors}
+    return found.pop() if len(found) == 1 else None

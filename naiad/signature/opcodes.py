@@ -1,4 +1,4 @@
-"""Reads pickled metadata of TorchScript as opcodes into plain values; nothing is imported, nothing is called (D5)."""
+"""Reads pickled metadata of torch as opcodes into plain values; nothing is imported, nothing is called (D5)."""
 
 from __future__ import annotations
 
@@ -63,6 +63,10 @@ def _call(function: Any, arguments: Any) -> Any:
             raise NotReadable("a tensor whose shape is not made of whole numbers")
         return Tensor(STORAGES[kind], shape)
     if name.endswith("restore_type_tag") and name.startswith("torch.") and arguments:
+        return arguments[0]
+    if name == "torch._utils._rebuild_parameter" and arguments and isinstance(arguments[0], Tensor):
+        return arguments[0]
+    if name == "torch.Size" and len(arguments) == 1:
         return arguments[0]
     if name == "collections.OrderedDict":
         return {}
@@ -132,6 +136,9 @@ class _Machine:
             items = self.to_mark()
             for key, value in zip(items[::2], items[1::2], strict=False):
                 self._set(key, value)
+        elif name == "BUILD":
+            self.pop()  # attributes, such as the `_metadata` of a state dict
+            self.top(dict)
         elif name == "BINPERSID":
             self.stack.append(self.pop())
         elif name == "REDUCE":
@@ -161,7 +168,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 _KNOWN = (
     frozenset({"GLOBAL", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET", "TUPLE", "LIST", "APPEND"})
-    | frozenset({"APPENDS", "SETITEM", "SETITEMS", "BINPERSID", "REDUCE", "PROTO", "FRAME", "STOP"})
+    | frozenset({"APPENDS", "SETITEM", "SETITEMS", "BINPERSID", "BUILD", "REDUCE", "PROTO", "FRAME", "STOP"})
     | _CONSTANTS.keys()
     | _LITERALS
     | _TUPLES.keys()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from naiad.errors import UnservableFile
-from naiad.signature import formats, pythonmodel, savedmodel
+from naiad.signature import formats, pythonmodel, savedmodel, state_dict
 from naiad.signature.formats import Format
 from naiad.signature.keras import read_keras
 from naiad.signature.model import Signature
@@ -195,6 +195,16 @@ def _refuse_by_head(path: Path, head: bytes) -> None:
         )
 
 
+def _weights_only(path: Path, archive: zipfile.ZipFile, top: str) -> UnservableFile:
+    weights = state_dict.read_weights(archive, top)
+    what = f"'{path.name}' holds weights only (a state dict"
+    what += f": {state_dict.describe(weights)})" if weights is not None else ")"
+    fix = state_dict.script(weights, path.name)
+    if path.with_name("model.py").exists():
+        fix = f'# or write backend: "pytorch" into config.pbtxt to serve the class in model.py with them\n{fix}'
+    return UnservableFile(f"{what}, without the model's code", fix, kind="state-dict", code="WEIGHTS_ONLY")
+
+
 def _read_archive(path: Path, archive: zipfile.ZipFile, parameters: Parameters) -> Signature:
     names = archive.namelist()
     if len(names) > MAX_MEMBERS:
@@ -217,11 +227,10 @@ def _read_archive(path: Path, archive: zipfile.ZipFile, parameters: Parameters) 
         if "data.pkl" in below:
             data = read_member(archive, f"{top}/data.pkl", 1 << 26) or b""
             whole = b"__main__" in data or b"torch.nn.modules" in data
-            what = "a pickled module" if whole else "weights only (a state dict)"
-            code = "UNSAFE_PICKLE" if whole else "WEIGHTS_ONLY"
-            raise UnservableFile(
-                f"'{path.name}' holds {what}, without the model's code", EXPORT, kind="state-dict", code=code
-            )
+            if whole:
+                what = f"'{path.name}' holds a pickled module, without the model's code"
+                raise UnservableFile(what, EXPORT, kind="state-dict", code="UNSAFE_PICKLE")
+            raise _weights_only(path, archive, top)
     raise UnservableFile(
         f"'{path.name}' is a zip archive but no model",
         "save the model with torch.jit.trace(…).save(…)",

@@ -51,7 +51,7 @@ HOSTILE = {
         "a call of 'torch._utils._rebuild_sparse_tensor'",
     ),
     "an instance": (b"\x80\x02" + name("os", "environ") + b")\x81.", "opcode NEWOBJ"),
-    "build": (b"\x80\x02}}b.", "opcode BUILD"),
+    "build of a name": (b"\x80\x02" + name("os", "system") + b"}b.", "expected a dict on the stack"),
     "old instance": (b"(ios\nsystem\n.", "opcode INST"),
     "stack global": (b"\x80\x04" + b"\x8c\x02os\x8c\x06system\x93.", "opcode STACK_GLOBAL"),
     "extension": (b"\x80\x02\x82\x01.", "opcode EXT1"),

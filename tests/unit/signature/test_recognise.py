@@ -125,7 +125,7 @@ def test_what_cannot_be_served_is_named_with_a_fix(tmp_path, name, data, kind, c
 def test_a_state_dict_is_told_how_to_export(tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(STATE_DICT)
-    with pytest.raises(UnservableFile, match=r"torch\.jit\.trace\(model, "):
+    with pytest.raises(UnservableFile, match=r"torch\.export\.save\(program, "):
         read(path)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from naiad.backends.base import Backend
+from naiad.config import patch
 from naiad.config.freeze import freeze
 from naiad.config.message import ModelConfigMessage, number_of, v2_name
 from naiad.config.model import Completed
@@ -125,7 +126,7 @@ def _untold(signature: Signature | None) -> str:
 def _entry(name: str, told: TensorSignature, dims: list[int]) -> dict[str, Any]:
     entry = {"name": name, "argument": told.name, "datatype": told.datatype, "dims": dims}
     if told.dims is None:
-        return entry
+        return entry if told.shape is None else {**entry, "traced": list(told.shape)}
     example = {} if told.shape is None else {"example": list(told.shape)}
     return {**entry, "declared": True, **example}
 
@@ -230,7 +231,8 @@ def _agree(where: str, tensor: Any, dims: list[int], recorded: TensorSignature) 
     if written and recorded.datatype and written != recorded.datatype and not recorded.by_convention:
         raise ConfigError(
             f"{where}: input '{tensor.name}': data_type: expected TYPE_{recorded.datatype} "
-            f"as {'declared in the file' if declared else 'traced'}, got TYPE_{written} (DTYPE_MISMATCH)"
+            f"as {'declared in the file' if declared else 'traced'}, got TYPE_{written} (DTYPE_MISMATCH); "
+            f"{_mended(tensor, dims, recorded)}"
         )
     told = recorded.dims if declared else recorded.shape
     if told is None:
@@ -239,8 +241,17 @@ def _agree(where: str, tensor: Any, dims: list[int], recorded: TensorSignature) 
     if len(dims) != len(told) or fixed:
         raise ConfigError(
             f"{where}: input '{tensor.name}': dims: expected {len(told)} dims with the batch as in the "
-            f"{'declared' if declared else 'traced'} shape {list(told)}, got {dims} (IO_MISMATCH)"
+            f"{'declared' if declared else 'traced'} shape {list(told)}, got {dims} (IO_MISMATCH); "
+            f"{_mended(tensor, dims, recorded)}"
         )
+
+
+def _mended(tensor: Any, dims: list[int], recorded: TensorSignature) -> str:
+    """The input as the file has it, as a line to write; `dims` are the written ones, with the batch if there is one."""
+    told = recorded.dims if recorded.dims is not None else recorded.shape or ()
+    own = tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims
+    rest = told[1:] if len(dims) > len(own) else told
+    return patch.write(patch.line("input", tensor.name, recorded.datatype or "FP32", rest))
 
 
 def begin(partial: PartialConfig, backend: Backend) -> Draft:
@@ -317,7 +328,8 @@ def _batch_size(draft: Draft, partial: PartialConfig, largest: int, report: Mapp
         if message.max_batch_size > 0 and batchable is False:
             raise ConfigError(
                 f"{draft.source}: max_batch_size: expected 0, for the model does not batch ({reason}), "
-                f"got {message.max_batch_size} (BATCH_FROZEN)"
+                f"got {message.max_batch_size} (BATCH_FROZEN); write max_batch_size: 0 into config.pbtxt, "
+                "or save the model with a first dimension that may vary"
             )
         return
     if "max_batch_size" in partial.given:
@@ -433,7 +445,10 @@ def _outputs(draft: Draft, report: Mapping[str, Any], probed: ProbeRequest) -> N
         if v2_name(tensor.data_type) != entry["datatype"]:
             raise ConfigError(
                 f"{draft.source}: output '{tensor.name}': data_type: expected TYPE_{entry['datatype']} as the model "
-                f"gives it, got TYPE_{v2_name(tensor.data_type)}"
+                f"gives it, got TYPE_{v2_name(tensor.data_type)} (DTYPE_MISMATCH); "
+                + patch.write(
+                    patch.line("output", tensor.name, entry["datatype"], entry["dims"][1 if batching else 0 :])
+                )
             )
         if not tensor.dims:
             _put_output(tensor, entry, probed, batching=batching)

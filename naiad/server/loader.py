@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from naiad.backends import registry
 from naiad.backends.base import Backend
-from naiad.config import declared, recognition
+from naiad.config import declared, patch, recognition
 from naiad.config.autocomplete import ProbeRequest, argument_of, complete, probe_request
 from naiad.config.described import Described
 from naiad.config.json_form import to_dict
@@ -361,7 +361,8 @@ def load_message(request: LoadRequest, place: tuple[Backend, Path, str], *, thre
 def probe_failure(request: LoadRequest, probed: ProbeRequest, error: LoadError) -> LoadError:
     """What a model raised in its dry run, with the inputs that it was given."""
     shapes = ", ".join(f"{entry['name']} {entry['datatype']} {entry['dims']}" for entry in probed.inputs)
-    fix = error.fix or "check the inputs in config.pbtxt against what the model was traced with"
+    fix = error.fix or patch.of_traced(probed.inputs, batched=probed.batched)
+    fix = fix or "check the inputs in config.pbtxt against what the model was traced with"
     cause = f"a dry run with zeros ({shapes}) fails: {error.cause}"
     failure = LoadError(model=request.model, version=request.version, stage="probe", cause=cause, fix=fix)
     return failure.coded("IO_MISMATCH" if error.code == "LOAD_FAILED" else error.code)

@@ -54,6 +54,7 @@ def finish(text: str, signature: Signature, seen: dict[str, Any]) -> Completed:
 
 def test_a_traced_file_is_probed_as_it_was_traced():
     entry = {"name": "image", "argument": "image", "datatype": "FP32", "dims": [1, 1, 32, 32]}
+    entry["traced"] = [1, 1, 32, 32]
     assert probe_request(written(""), IMAGE) == ProbeRequest([entry], batched=True)
 
 
@@ -152,17 +153,20 @@ TENSOR = 'input {{ name: "image" data_type: TYPE_{} dims: [ {} ] }}'
 BROKEN_INPUTS = {
     "datatype": (
         TENSOR.format("INT64", "1, 1, 32, 32"),
-        "input 'image': data_type: expected TYPE_FP32 as traced, got TYPE_INT64 (DTYPE_MISMATCH)",
+        "input 'image': data_type: expected TYPE_FP32 as traced, got TYPE_INT64 (DTYPE_MISMATCH); "
+        'write input { name: "image" data_type: TYPE_FP32 dims: [ 1, 1, 32, 32 ] } into config.pbtxt',
     ),
     "rank": (
         TENSOR.format("FP32", "1, 28, 28"),
         "input 'image': dims: expected 4 dims with the batch as in the traced shape [1, 1, 32, 32], "
-        "got [1, 28, 28] (IO_MISMATCH)",
+        "got [1, 28, 28] (IO_MISMATCH); "
+        'write input { name: "image" data_type: TYPE_FP32 dims: [ 1, 1, 32, 32 ] } into config.pbtxt',
     ),
     "doubled batch": (
         "max_batch_size: 8 " + TENSOR.format("FP32", "-1, 1, 32, 32"),
         "input 'image': dims: expected 4 dims with the batch as in the traced shape [1, 1, 32, 32], "
-        "got [-1, -1, 1, 32, 32] (IO_MISMATCH)",
+        "got [-1, -1, 1, 32, 32] (IO_MISMATCH); "
+        'write input { name: "image" data_type: TYPE_FP32 dims: [ 1, 32, 32 ] } into config.pbtxt',
     ),
     "count": (
         TENSOR.format("FP32", "1, 1, 32, 32") + 'input { name: "mask" data_type: TYPE_BOOL dims: [ 1 ] }',
@@ -209,7 +213,8 @@ def test_an_input_without_a_datatype_anywhere_is_refused():
 BROKEN_OUTPUTS = {
     "datatype": (
         'output { name: "OUTPUT__0" data_type: TYPE_INT32 dims: [ 1, 10 ] }',
-        "output 'OUTPUT__0': data_type: expected TYPE_FP32 as the model gives it, got TYPE_INT32",
+        "output 'OUTPUT__0': data_type: expected TYPE_FP32 as the model gives it, got TYPE_INT32 (DTYPE_MISMATCH); "
+        'write output { name: "OUTPUT__0" data_type: TYPE_FP32 dims: [ 1, 10 ] } into config.pbtxt',
     ),
     "too many": (
         'output [ { name: "a" }, { name: "b" } ]',
@@ -230,7 +235,8 @@ def test_a_batch_size_that_the_model_cannot_take_is_refused():
         finish("max_batch_size: 8", IMAGE, report(batchable=False, reason="a run at batch 2 fails"))
     assert str(caught.value) == (
         "config.pbtxt: max_batch_size: expected 0, for the model does not batch (a run at batch 2 fails), "
-        "got 8 (BATCH_FROZEN)"
+        "got 8 (BATCH_FROZEN); write max_batch_size: 0 into config.pbtxt, "
+        "or save the model with a first dimension that may vary"
     )
 
 
@@ -337,7 +343,8 @@ def test_written_dims_that_the_file_excludes_are_refused():
         probe_request(written(text), DECLARED)
     assert str(caught.value) == (
         "config.pbtxt: input 'image': dims: expected 4 dims with the batch as in the declared shape "
-        "[-1, 3, -1, -1], got [-1, 1, 8, 8] (IO_MISMATCH)"
+        "[-1, 3, -1, -1], got [-1, 1, 8, 8] (IO_MISMATCH); "
+        'write input { name: "image" data_type: TYPE_FP32 dims: [ -1, 3, -1, -1 ] } into config.pbtxt'
     )
 
 

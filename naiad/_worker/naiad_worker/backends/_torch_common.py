@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple
 
 from naiad_worker.backends import LoadFailure
+
+CUDA = re.compile(r"\bcuda\b|NVIDIA", re.IGNORECASE)
+"""What torch's errors say where a model wants a GPU."""
+ON_GPU = "save the model again from the CPU, or serve it on a GPU: instance_group { kind: KIND_GPU }"
 
 
 class Runner(NamedTuple):
@@ -48,11 +53,8 @@ def loading(file: str, fix: str = "") -> Iterator[None]:
         raise  # the worker says which package is missing
     except Exception as error:  # torch raises any class for a file that it does not take
         text = first_line(error)
-        if "cuda" in text.lower():
-            cause = f"torch cannot load '{file}' on this device: {text} (CUDA_ONLY_TRACE)"
-            raise LoadFailure(
-                cause, "save the model from the CPU, or serve it on a GPU: instance_group { kind: KIND_GPU }"
-            ) from error
+        if CUDA.search(text):
+            raise LoadFailure(f"torch cannot load '{file}' here: {text}", ON_GPU, "CUDA_ONLY_TRACE") from error
         raise LoadFailure(f"torch cannot load '{file}': {text}", fix) from error
 
 

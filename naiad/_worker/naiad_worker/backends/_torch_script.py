@@ -42,10 +42,9 @@ def load(place: Place) -> Runner:
 def operation(text: str) -> str:
     """The operation that failed, from an error of the TorchScript interpreter; "" where it names none.
 
-    The interpreter prints the line of the serialized code and below it a line of tildes that ends in `<--- HERE`.
+    The interpreter prints each frame of the serialized code, the innermost last: the line, and below it tildes that end
+    in `<--- HERE`. The frames of the original code follow, with paths of the machine that saved it.
     """
-    lines = text.splitlines()
-    for at, line in enumerate(lines):
-        if at and line.rstrip().endswith("<--- HERE"):
-            return lines[at - 1].strip()[:200]
-    return ""
+    lines = text.partition("original code (most recent call last)")[0].splitlines()
+    places = [at for at, line in enumerate(lines) if at and line.rstrip().endswith("<--- HERE")]
+    return lines[places[-1] - 1].strip()[:200] if places else ""

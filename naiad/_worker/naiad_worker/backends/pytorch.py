@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from naiad_worker.backends import LoadFailure, LoadSpec, _torch_aoti, _torch_class, _torch_export, _torch_script
-from naiad_worker.backends._torch_common import Place, Runner, named
+from naiad_worker.backends._torch_common import CUDA, ON_GPU, Place, Runner, named
 from naiad_worker.backends._torch_settings import Settings, apply
 from naiad_worker.tensors import Bf16Array
 
@@ -165,9 +165,13 @@ class Backend:
             return named(self._run(arguments), self._array)
         except RuntimeError as error:
             where = _torch_script.operation(str(error))
+            text = f"{str(error).strip()} in `{where}`" if where else str(error)
+            last = text.splitlines()[-1] if text else ""
+            if CUDA.search(last) and not self._moves:
+                raise LoadFailure(last, ON_GPU, "CUDA_ONLY_TRACE") from error
             if not where:
                 raise
-            raise RuntimeError(f"{str(error).strip()} in `{where}`") from error
+            raise RuntimeError(text) from error
 
     def execute(self, inputs: dict[int, Any]) -> tuple[list[tuple[int, Any]], bytes]:
         """Output arrays by index."""

@@ -305,3 +305,37 @@ def test_a_single_dictionary_takes_its_inputs_by_name(repository, start):
     server = start().wait_ready()
     one = np.ones((1, 2), dtype=np.float32)
     assert infer(server, "m", a=one, b=one * 2)["sum"].tolist() == [[3.0, 3.0]]
+
+
+# -- what cannot be served --------------------------------------------------------------------------------------------
+
+
+class OnGpu(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.zeros(1, device="cuda:0")
+
+
+def test_refusals_carry_their_code_and_what_to_do(repository, start):
+    trace(torch_models.Digits(), torch.zeros(1, 1, 28, 28), repository.root / "sizes" / "1" / "model.pt")
+    text = 'max_batch_size: 4 input { name: "image" data_type: TYPE_FP32 dims: [ 1, 20, 20 ] }'
+    (repository.root / "sizes" / "config.pbtxt").write_text(text)
+    (repository.root / "gpu" / "1").mkdir(parents=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(OnGpu()).save(str(repository.root / "gpu" / "1" / "model.pt"))
+    (repository.root / "gpu" / "config.pbtxt").write_text('input { name: "x" data_type: TYPE_FP32 dims: [ 2 ] }')
+    (repository.root / "weights" / "1").mkdir(parents=True)
+    torch.save(torch_models.Digits().state_dict(), repository.root / "weights" / "1" / "model.pt")
+    server = start("--strict-readiness=false").wait_settled("sizes", "gpu", "weights")
+    records = {r["model"]: r for r in server.records() if r["message"].startswith("failed to load")}
+    assert {name: record["code"] for name, record in records.items()} == {
+        "sizes": "IO_MISMATCH",
+        "gpu": "CUDA_ONLY_TRACE",
+        "weights": "WEIGHTS_ONLY",
+    }
+    assert records["sizes"]["fix"] == (
+        'write input { name: "image" data_type: TYPE_FP32 dims: [ 1, 28, 28 ] } into config.pbtxt'
+    )
+    assert 'device=torch.device("cuda:0")' in records["gpu"]["cause"]
+    assert records["gpu"]["fix"].startswith("save the model again from the CPU")
+    assert "example = torch.zeros(2, 1, size, size)" in records["weights"]["fix"]

@@ -129,13 +129,10 @@ def _run(found: Found, options: DryRunOptions) -> Preview:
     version = int(found.folder.name) if found.folder.name.isdecimal() else 1
     request = LoadRequest(model=found.name, version=version, directory=found.folder.parent, partial=found.partial)
     file = str(found.file.relative_to(found.folder)) if found.file is not None else ""
-    report = dry_run(request, found.backend, (found.folder, file), probed=probed, options=options)
+    report, note = dry_run(request, found.backend, (found.folder, file), probed=probed, options=options)
     run = (probed, report) if probed is not None and report is not None else None
     seen = after_run(found.partial, found.backend, name=found.name, signature=found.signature, run=run)
-    if run is not None:
-        return seen
-    note = f"the model loads; models of backend '{found.backend.name}' are not asked what they give"
-    return replace(seen, notes=(*seen.notes, note))
+    return replace(seen, notes=(*seen.notes, note)) if note else seen
 
 
 def find(path: Path) -> Found:
@@ -246,6 +243,7 @@ def document(found: Found, seen: Preview) -> dict[str, Any]:
         "config": to_dict(seen.effective),
         "origins": dict(seen.origins),
         "open": list(seen.open),
+        "conflicts": [conflict.document() for conflict in seen.conflicts],
         "notes": [*found.notes, *seen.notes],
     }
 
@@ -257,6 +255,7 @@ def pbtxt_text(found: Found, seen: Preview) -> str:
     what = found.signature.format if found.signature else f"backend '{found.backend.name}'"
     lines = [f"# made by 'naiad inspect' from {found.file.name if found.file else found.name}: {what}"]
     lines += [f"# not known yet: {path}" for path in seen.open]
+    lines += [f"# conflict: {conflict}" for conflict in seen.conflicts]
     lines += [f"# {note}" for note in (*found.notes, *seen.notes)]
     head = "".join(f"{shown(line)}\n" for line in lines)
     return head + str(text_format.MessageToString(seen.message))
@@ -327,6 +326,8 @@ def _print_table(found: Found, seen: Preview) -> None:
     for row in _rows(found, seen):
         table.add_row(*(Text(shown(cell)) for cell in row))
     console.print(table)
+    for conflict in seen.conflicts:
+        print(f"conflict: {shown(str(conflict))}")
     for note in (*found.notes, *seen.notes):
         print(f"note: {shown(note)}")
 

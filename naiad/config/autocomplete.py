@@ -9,6 +9,7 @@ from typing import Any
 
 from naiad.backends.base import Backend
 from naiad.config import patch
+from naiad.config.conflicts import Conflict, Sources, Told, find, place_of
 from naiad.config.freeze import freeze
 from naiad.config.message import ModelConfigMessage, number_of, v2_name
 from naiad.config.model import Completed
@@ -28,7 +29,8 @@ class ProbeRequest:
     """What the dry run is told."""
 
     inputs: list[dict[str, Any]]
-    """Name, argument, datatype and dims of each; `declared` where the file says which of the dims are open."""
+    """Name, argument, datatype and dims of each; `declared` where the file says which of the dims are open, else
+    `fixed`: for each dim whether a size was written."""
     batched: bool
     max_batch: int | None = None
     """The largest batch that the file allows."""
@@ -55,6 +57,7 @@ class Draft:
     source: str
     origins: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    conflicts: tuple[Conflict, ...] = ()
 
 
 def argument_of(message: Any, name: str) -> str | None:
@@ -154,6 +157,7 @@ def _probe_configured(partial: PartialConfig, signature: Signature | None) -> Pr
             _unambiguous(where, tensor.name, place, signature, taken)
         recorded = told[place] if place is not None else None
         dims = _written_dims(tensor, recorded, batched=batched)
+        fixed = [dim != -1 for dim in dims]
         if recorded is not None:
             _agree(where, tensor, dims, recorded)
             dims = _as_told(dims, recorded)
@@ -164,7 +168,8 @@ def _probe_configured(partial: PartialConfig, signature: Signature | None) -> Pr
                 f"{where}: input '{tensor.name}': data_type: expected a datatype such as TYPE_FP32, got none"
             )
         known = recorded if recorded is not None else TensorSignature(name=argument or "", type="")
-        inputs.append(_written(tensor.name, datatype, dims, known))
+        entry = _written(tensor.name, datatype, dims, known)
+        inputs.append(entry if "declared" in entry or not _has_dims(tensor) else {**entry, "fixed": fixed})
     rest = [tensor for place, tensor in enumerate(told) if place not in taken]
     inputs += [_entry(tensor.name, tensor, list(tensor.dims or ())) for tensor in rest]
     shaped = any(tensor.known for tensor in told)
@@ -281,7 +286,7 @@ def complete(
     """The finished configuration; raises `ConfigError`. `report` is what PROBED said."""
     draft = filled(partial, backend, report=report, probed=probed)
     config = freeze(draft.message, name=name, source=partial.source)
-    return Completed(config, draft.origins, tuple(draft.notes))
+    return Completed(config, draft.origins, tuple(draft.notes), draft.conflicts)
 
 
 def filled(
@@ -292,11 +297,12 @@ def filled(
     message = draft.message
     if report is not None and probed is not None:
         draft.notes += [report["note"]] if "note" in report else []
-        _within_range(draft, probed.max_batch)
+        within_range(draft, probed.max_batch)
         _batch_size(draft, partial, largest_batch(backend, probed.max_batch), report)
         merge_requests(draft, partial, backend)
         fill_inputs(draft, report["varying"], probed)
         _outputs(draft, report, probed)
+        draft.conflicts = conflicts_of(partial, probed, report, batching=message.max_batch_size > 0)
     for kind, tensors in (("input", message.input), ("output", message.output)):
         if not tensors:
             also = f", or let auto_complete_config of the model call add_{kind}" if backend.describes else ""
@@ -307,12 +313,35 @@ def filled(
     return draft
 
 
+def conflicts_of(
+    partial: PartialConfig, probed: ProbeRequest, report: Mapping[str, Any] | None, *, batching: bool
+) -> tuple[Conflict, ...]:
+    """Where what was written, the file and the dry run (None = there was none yet) contradict each other.
+
+    Where the model did not run, the report holds what the file says, and a note.
+    """
+    report = None if report is not None and "note" in report else report
+    outputs = probed.signature.outputs if probed.signature is not None else ()
+    datatypes = {tensor.name: tensor.datatype for tensor in outputs if tensor.datatype}
+    told = Told(dims=probed.outputs, datatypes=datatypes)
+    return find(
+        Sources(
+            written=partial.message,
+            source=partial.source,
+            inputs=probed.inputs,
+            told=told,
+            report=report,
+            batching=batching,
+        )
+    )
+
+
 def largest_batch(backend: Backend, allowed: int | None) -> int:
     """What Naiad chooses as `max_batch_size`, no more than the file allows."""
     return backend.max_batch_size if allowed is None else min(backend.max_batch_size, allowed)
 
 
-def _within_range(draft: Draft, allowed: int | None) -> None:
+def within_range(draft: Draft, allowed: int | None) -> None:
     """Raises `ConfigError` for a written batch size that is larger than the file allows."""
     written = draft.message.max_batch_size
     if allowed is not None and written > allowed:
@@ -411,15 +440,6 @@ def _seen(report: Mapping[str, Any], declared: Mapping[str, tuple[int, ...]]) ->
     return seen
 
 
-def _output_place(name: str, position: int, by_name: Mapping[str, Any]) -> int:
-    """Which output of the dry run a written one is: by the number in its name or its path, else by its place."""
-    keyed = re.fullmatch(r"RESULT\[([^\[\]]+)\]", name)
-    if keyed and keyed[1] in by_name:
-        return list(by_name).index(keyed[1])
-    numbered = re.fullmatch(r".*__(\d+)|RESULT\[(\d+)\]", name)
-    return int(numbered[1] or numbered[2]) if numbered else position
-
-
 def _outputs(draft: Draft, report: Mapping[str, Any], probed: ProbeRequest) -> None:
     message = draft.message
     seen = _seen(report, probed.outputs)
@@ -432,13 +452,13 @@ def _outputs(draft: Draft, report: Mapping[str, Any], probed: ProbeRequest) -> N
             _put_output(tensor, entry, probed, batching=batching)
             draft.origins[f"output.{tensor.name}"] = "dry run"
         return
-    by_name = {entry["name"]: entry for entry in seen}
+    names = [entry["name"] for entry in seen]
     for position, tensor in enumerate(message.output):
-        place = _output_place(tensor.name, position, by_name)
-        if tensor.name not in by_name and place >= len(seen):
-            names = ", ".join(by_name)
-            raise ConfigError(f"{draft.source}: output '{tensor.name}': the model gives {len(seen)} ({names})")
-        entry = by_name[tensor.name] if tensor.name in by_name else seen[place]
+        place = place_of(tensor.name, position, names)
+        if place >= len(seen):
+            given = ", ".join(names)
+            raise ConfigError(f"{draft.source}: output '{tensor.name}': the model gives {len(seen)} ({given})")
+        entry = seen[place]
         if not v2_name(tensor.data_type):
             tensor.data_type = number_of(entry["datatype"])
             draft.origins[f"output.{tensor.name}.data_type"] = "dry run"

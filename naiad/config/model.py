@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from naiad.config.conflicts import Conflict
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorConfig:
@@ -118,3 +120,5 @@ class Completed:
     """Field path → `config.pbtxt`, `file`, `dry run` or `default`."""
     notes: tuple[str, ...]
     """What a user should know: why it does not batch, what was chosen."""
+    conflicts: tuple[Conflict, ...] = ()
+    """Where the sources of values contradict each other."""

@@ -12,6 +12,7 @@ from naiad.config.autocomplete import (
     Draft,
     ProbeRequest,
     begin,
+    conflicts_of,
     fill_inputs,
     filled,
     is_literal,
@@ -19,7 +20,9 @@ from naiad.config.autocomplete import (
     merge_requests,
     probe_request,
     put_dims,
+    within_range,
 )
+from naiad.config.conflicts import Conflict
 from naiad.config.message import ModelConfigMessage, number_of, v2_name
 from naiad.config.pbtxt import PartialConfig
 from naiad.signature.model import Signature, output_names
@@ -39,6 +42,8 @@ class Preview:
     """Field path → `config.pbtxt`, `file`, `dry run`, `default` or `guess`."""
     open: tuple[str, ...]
     """Field paths that only a dry run tells."""
+    conflicts: tuple[Conflict, ...] = ()
+    """Where the sources of values contradict each other, as far as they are known."""
     notes: tuple[str, ...]
 
 
@@ -54,8 +59,10 @@ def preview(partial: PartialConfig, backend: Backend, *, name: str, signature: S
             if not all("declared" in entry for entry in probed.inputs):
                 draft.notes.append("dims are those of the example that was traced; the dry run finds which may vary")
         if probed is not None:
+            within_range(draft, probed.max_batch)
             merge_requests(draft, partial, backend)
             fill_inputs(draft, {}, probed)
+            draft.conflicts = conflicts_of(partial, probed, None, batching=message.max_batch_size > 0)
     elif signature is not None and signature.describes:
         undecided.append("input")
     elif signature is not None:
@@ -101,6 +108,7 @@ def _finished(draft: Draft, signature: Signature | None, *, name: str, undecided
         effective=effective,
         origins=draft.origins,
         open=tuple(undecided),
+        conflicts=draft.conflicts,
         notes=tuple(draft.notes) + (signature.warnings if signature is not None else ()),
     )
 

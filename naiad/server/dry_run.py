@@ -21,12 +21,11 @@ from typing import IO, Any
 from naiad._worker.naiad_worker.control import Closed, ControlChannel
 from naiad._worker.naiad_worker.restrict import Limits
 from naiad.backends.base import Backend
-from naiad.config import declared
 from naiad.config.autocomplete import ProbeRequest
 from naiad.errors import LoadError
 from naiad.server import threads
 from naiad.server.allowed import worker_environment
-from naiad.server.loader import LoadRequest, load_message, probe_failure, without_paths
+from naiad.server.loader import AS_WRITTEN, LoadRequest, instead_of_run, load_message, without_paths
 from naiad.server.reaper import describe_exit
 
 GIB = 1 << 30
@@ -60,8 +59,8 @@ def dry_run(
     *,
     probed: ProbeRequest | None,
     options: DryRunOptions,
-) -> dict[str, Any] | None:
-    """What PROBED says, or the file where zeros do not run; None where nothing is to be asked.
+) -> tuple[dict[str, Any] | None, str]:
+    """What PROBED says, or the file where zeros do not run; without either None and a note that says why.
 
     Raises `ConfigError` or `LoadError`.
     `place` is the folder and the model file in it. The model runs on the CPU, in a process without network, with
@@ -70,26 +69,24 @@ def dry_run(
     count = threads.of_model(request.partial.message, "1", source=request.partial.source)
     message = load_message(request, (backend, *place), threads=count)
     message["device"] = {"kind": "cpu"}
-    with _started(backend.name, count, options) as run:
+    with _started(backend.half(place[1]), count, options) as run:
         try:
             run.ask(None, "RESTRICTED")
             run.ask(None, "HELLO")
             run.ask({"type": "LOAD", **message}, "LOADED")
             if probed is None:
-                return None
-            return run.ask({"type": "PROBE", "inputs": probed.inputs, "batched": probed.batched}, "PROBED")
+                return None, f"the model loads; models of backend '{backend.name}' are not asked what they give"
+            return run.ask({"type": "PROBE", "inputs": probed.inputs, "batched": probed.batched}, "PROBED"), ""
         except _Failed as error:
             cause = without_paths(error.cause, place[0].parent)
             failure = LoadError(
                 model=request.model, version=request.version, stage=error.stage, cause=cause, fix=error.fix
             )
             failure.coded(error.code)
-            if probed is not None and error.stage == "probe":
-                told = declared.report(probed, failure.cause)
-                if told is not None:
-                    return told
-                failure = probe_failure(request, probed, failure)
-            raise failure from None
+            if probed is None or error.stage != "probe":
+                raise failure from None
+            told = instead_of_run(request, probed, failure)
+            return (None, AS_WRITTEN % failure.cause) if told is None else (told, "")
 
 
 class _Failed(Exception):

@@ -31,6 +31,8 @@ from naiad.signature.model import Signature
 
 log = logging.getLogger("naiad.loader")
 
+AS_WRITTEN = "a dry run with zeros fails (%s); the configuration tells everything, so it is taken as written"
+
 T = TypeVar("T")
 
 
@@ -195,6 +197,8 @@ class Loader:
         fields = {"model": request.model, "version": request.version}
         for note in completed.notes:
             log.info(note, extra={"fields": fields})
+        for conflict in completed.conflicts:
+            log.warning("conflict: %s", conflict, extra={"fields": {**fields, **conflict.document()}})
         log.debug("Model config: %s", json.dumps(completed.config.document), extra={"fields": fields})
         return Loaded(request=request, files=files, completed=completed, spec=spec, workers=started, plan=plan)
 
@@ -239,15 +243,11 @@ class Loader:
         try:
             report, runs = worker.probe(probed.inputs, batched=probed.batched), True
         except LoadError as error:
-            if not probed.decides:
-                fields = {"model": request.model, "version": request.version}
-                text = "a dry run with zeros fails (%s); the configuration tells everything, so it is taken as written"
-                log.warning(text, error.cause, extra={"fields": fields})
-                return complete(request.partial, backend, name=request.model, report=None, probed=None), None
-            # Not the model's own error: the worker is lost.
-            told = declared.report(probed, error.cause) if error.stage == "probe" else None
+            told = instead_of_run(request, probed, error)
             if told is None:
-                raise probe_failure(request, probed, error) from error
+                fields = {"model": request.model, "version": request.version}
+                log.warning(AS_WRITTEN, error.cause, extra={"fields": fields})
+                return complete(request.partial, backend, name=request.model, report=None, probed=None), None
             report, runs = told, False
         completed = complete(request.partial, backend, name=request.model, report=report, probed=probed)
         return completed, replace(probed.at(report["shapes"]), runs=runs)
@@ -366,6 +366,19 @@ def probe_failure(request: LoadRequest, probed: ProbeRequest, error: LoadError) 
     cause = f"a dry run with zeros ({shapes}) fails: {error.cause}"
     failure = LoadError(model=request.model, version=request.version, stage="probe", cause=cause, fix=fix)
     return failure.coded("IO_MISMATCH" if error.code == "LOAD_FAILED" else error.code)
+
+
+def instead_of_run(request: LoadRequest, probed: ProbeRequest, error: LoadError) -> dict[str, Any] | None:
+    """What stands in for a dry run that failed: what the file declares; None where the configuration tells everything.
+
+    Raises `LoadError` where neither does, or where the worker was lost.
+    """
+    if not probed.decides:
+        return None
+    told = declared.report(probed, error.cause) if error.stage == "probe" else None
+    if told is None:
+        raise probe_failure(request, probed, error) from error
+    return told
 
 
 def without_paths(text: str, directory: Path) -> str:

@@ -70,10 +70,10 @@ def test_what_is_missing_in_a_configuration_is_found_out(torch, repository):
     folder = scripted(repository, torch, "two", Two(), INPUT + "max_batch_size: 4")
     document = shown(folder)
     told = {tensor["name"]: (tensor["data_type"], tensor["dims"]) for tensor in document["config"]["output"]}
-    assert told == {"sum": ("TYPE_FP32", []), "same": ("TYPE_INT64", [-1])}
+    assert told == {"sum": ("TYPE_FP32", []), "same": ("TYPE_INT64", [4])}
     assert document["origins"]["max_batch_size"] == document["origins"]["input"] == "config.pbtxt"
     rows = [" ".join(line.split()) for line in inspect("--run", folder).stdout.splitlines()]
-    assert "output.same INT64 [-1] dry run" in rows
+    assert "output.same INT64 [4] dry run" in rows
 
 
 def test_the_configuration_it_prints_loads_without_a_further_question(torch, repository):
@@ -180,3 +180,18 @@ def test_nothing_is_run_where_the_kernel_cannot_fence_it_in(repository):
 @pytest.mark.parametrize("words", [("--timeout", "0"), ("--memory", "0"), ("--timeout", "long")])
 def test_a_wrong_bound_is_a_usage_error(words):
     assert inspect(MNIST, "--run", *words).returncode == 2
+
+
+def test_what_the_dry_run_contradicts_is_listed_in_all_forms_and_in_the_log(torch, repository, start):
+    text = INPUT + 'output { name: "OUTPUT__0" data_type: TYPE_FP32 dims: [ 9 ] }'
+    folder = scripted(repository, torch, "other", torch.nn.Identity(), text)
+    assert json.loads(inspect(folder, "-o", "json").stdout)["conflicts"] == []
+    conflict = {"field": "output.OUTPUT__0.dims", "says": {"config.pbtxt": [9], "dry run": [4]}, "won": "config.pbtxt"}
+    assert shown(folder)["conflicts"] == [conflict]
+    line = "conflict: output.OUTPUT__0.dims: config.pbtxt says [9], dry run says [4]; config.pbtxt counts"
+    assert line in inspect("--run", folder).stdout.splitlines()
+    assert f"# {line}" in inspect("--run", folder, "-o", "pbtxt").stdout.splitlines()
+    server = start().wait_ready()
+    (record,) = [record for record in server.records() if record["message"] == line]
+    assert {name: record[name] for name in conflict} == conflict
+    assert (record["model"], record["level"]) == ("other", "warning")

@@ -21,6 +21,8 @@ class Probe:
         self._inputs = inputs
         # Where the file declares its dims, -1 may be any size and the others are fixed: nothing is to be found out.
         self._declared = {t["name"]: t["dims"] for t in inputs if t.get("declared")}
+        # Where the user writes a size, no other one is of interest: outputs are told as they are at that size.
+        self._fixed = {t["name"]: t["fixed"] for t in inputs if t.get("fixed")}
 
     def run(self, shapes: Shapes) -> dict[str, Any]:
         """Outputs by name; whatever the model raises passes through."""
@@ -132,8 +134,10 @@ class Probe:
         """Inputs by place and size of the dims to move; those that are declared open are marked in `varying`."""
         groups: dict[tuple[int, int], list[str]] = {}
         for name, dims in shapes.items():
-            declared = self._declared.get(name)
+            declared, fixed = self._declared.get(name), self._fixed.get(name)
             for place in range(first, len(dims)):
+                if fixed is not None and fixed[place]:
+                    continue
                 if declared is None or declared[place] == -1:
                     varying[name][place] = declared is not None
                     groups.setdefault((place, dims[place]), []).append(name)

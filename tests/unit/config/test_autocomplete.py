@@ -354,3 +354,11 @@ def test_a_preview_shows_what_the_file_declares():
     assert seen.message.max_batch_size == 16
     assert list(seen.message.output[0].dims) == [10]
     assert seen.origins["output.scores"] == "file"
+
+
+def test_a_written_size_is_the_only_one_that_is_tried():
+    text = 'input { name: "image" data_type: TYPE_FP32 dims: [ 1, -1, 32 ] } max_batch_size: 4'
+    (entry,) = probe_request(written(text), IMAGE).inputs
+    assert (entry["dims"], entry["fixed"]) == ([1, 1, 32, 32], [False, True, False, True])
+    (entry,) = probe_request(written(text.replace("dims: [ 1,", "dims: [ 3,")), DECLARED).inputs
+    assert "fixed" not in entry

@@ -1,0 +1,52 @@
+"""Locks of the file system, which end with the process that holds them: who builds, and who uses what was built."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+_LOOK_SECONDS = 0.02
+
+
+class Lease:
+    """Keeps a build from being removed while this object lives; many processes may hold one."""
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        self._end = weakref.finalize(self, os.close, descriptor)
+
+    def release(self) -> None:
+        """Gives it back before its time."""
+        self._end()
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, *, wait_seconds: float | None) -> Iterator[bool]:
+    """Holds a lock alone; False if another holds it for longer than that. None waits without end."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield _taken(descriptor, wait_seconds)
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int, wait_seconds: float | None) -> bool:
+    if wait_seconds is None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return True
+    end = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return True

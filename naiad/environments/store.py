@@ -1,0 +1,290 @@
+"""Named environments on the disk: what each shall hold, what was built of it, and who uses it.
+
+A folder holds `named/NAME/` (specification, state, lock, log), `builds/KEY/` (the environments themselves, named by
+lock and Python version, shared by all names whose locks are equal) and `archives/DIGEST/` (extracted archives). Locks
+of the file system keep processes apart: one builds a name at a time, and what a server holds is not removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from naiad.environments import conda, interpreters
+from naiad.environments.build import build as build_venv
+from naiad.environments.commands import Tools
+from naiad.environments.errors import (
+    BuildFailed,
+    EnvironmentBusy,
+    EnvironmentExists,
+    NoSuchEnvironment,
+    WrongSpecification,
+)
+from naiad.environments.interpreters import Interpreter
+from naiad.environments.leases import Lease, exclusive
+from naiad.environments.lock import Lock, resolve, with_numpy
+from naiad.environments.names import is_name
+from naiad.environments.specification import Specification, check
+from naiad.errors import NaiadError
+
+PENDING, BUILDING, READY, FAILED = "PENDING", "BUILDING", "READY", "FAILED"
+_KEPT_BUILDS = 3
+_PATIENCE_SECONDS = 1.0
+"""Whoever only looks whether a build runs holds its lock for a moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """An environment that was built."""
+
+    key: str
+    digest: str
+    """Of its lock."""
+    python: str
+    """Version of its interpreter."""
+    built_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A named environment as it is now."""
+
+    name: str
+    specification: Specification
+    state: str
+    """READY while a good build exists, whatever became of later tries."""
+    problem: str = ""
+    """Why the last build failed, in the resolver's words."""
+    builds: tuple[Build, ...] = field(default=())
+    """The newest first."""
+
+    @property
+    def current(self) -> Build | None:
+        """The build in use."""
+        return self.builds[0] if self.builds else None
+
+
+class Store:
+    """The environments below one folder; safe to be used by several processes."""
+
+    def __init__(self, root: Path, *, environ: Mapping[str, str] | None = None) -> None:
+        self._named = root / "named"
+        self._builds = root / "builds"
+        self.archives = root / "archives"
+        self._environ = dict(os.environ) if environ is None else dict(environ)
+
+    # -- names ------------------------------------------------------------------------------------------------------
+
+    def create(self, name: str, specification: Specification) -> Named:
+        """Wants an environment; the same again answers what exists. Builds nothing yet."""
+        if not is_name(name):
+            text = "expected 2 to 63 lower-case letters, digits and '-', beginning with a letter"
+            raise WrongSpecification("name", f"{text}, got '{name[:80]}'")
+        check(specification)
+        with contextlib.suppress(NoSuchEnvironment):
+            existing = self.get(name)
+            if existing.specification == specification:
+                return existing
+            raise EnvironmentExists(f"environment '{name}' exists and is made of something else; remove it first")
+        return self.put(name, specification)
+
+    def put(self, name: str, specification: Specification) -> Named:
+        """Wants an environment to be made of this from its next build on; earlier builds stay in use."""
+        folder = self._named / name
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write(folder / "specification.json", specification.document())
+        return self.get(name)
+
+    def get(self, name: str) -> Named:
+        """One environment; raises `NoSuchEnvironment` that says what there is."""
+        folder = self._named / name
+        specification = _read(folder / "specification.json") if is_name(name) else None
+        if specification is None:
+            there = ", ".join(f"'{other}'" for other in self._names()) or "none"
+            raise NoSuchEnvironment(f"there is no environment '{name[:80]}'; there is {there}")
+        state = _read(folder / "state.json") or {}
+        builds = tuple(Build(**row) for row in state.get("builds", ()) if self._is_whole(row["key"]))
+        return Named(
+            name=name,
+            specification=Specification.of_document(specification),
+            state=self._state(folder, state, bool(builds)),
+            problem=state.get("problem", ""),
+            builds=builds,
+        )
+
+    def all(self) -> list[Named]:
+        """All of them, by name."""
+        return [self.get(name) for name in self._names()]
+
+    def log(self, name: str) -> Path:
+        """The log of the last build, or of the one that runs."""
+        self.get(name)
+        return self._named / name / "build.log"
+
+    def lock_text(self, name: str) -> str:
+        """The lock file of the build in use; "" where there is none."""
+        current = self.get(name).current
+        if current is None:
+            return ""
+        return (self._builds / f"{current.key}.lock").read_text("utf-8")
+
+    def remove(self, name: str) -> None:
+        """Removes a name, and its builds unless another name has them; raises `EnvironmentBusy` where one is in use."""
+        named = self.get(name)
+        folder = self._named / name
+        with self._alone(name):
+            for build in named.builds:
+                if not self._shared(build.key, name) and not self._drop(build.key):
+                    text = f"environment '{name}' is in use by a running server; unload its models first"
+                    raise EnvironmentBusy(text)
+            shutil.rmtree(folder)
+
+    # -- builds -----------------------------------------------------------------------------------------------------
+
+    def build(self, name: str, *, offline: bool = False) -> Named:
+        """Builds a name anew; raises `BuildFailed`, and then the last good build stays in use.
+
+        Where the lock is what it was, nothing is built.
+        """
+        named = self.get(name)
+        folder = self._named / name
+        with self._alone(name):
+            log = folder / "build.log"
+            log.write_bytes(b"")
+            self._note(folder, named, problem="", building=True)
+            try:
+                build = self._built(named, Tools(log=log, offline=offline, environ=self._environ))
+            except (NaiadError, OSError) as error:
+                words = error.words if isinstance(error, BuildFailed) else str(error)
+                with log.open("ab") as stream:
+                    stream.write(f"FAILED: {error}\n".encode() if not isinstance(error, BuildFailed) else b"FAILED\n")
+                self._note(folder, named, problem=words)
+                raise
+            with log.open("ab") as stream:
+                stream.write(b"READY\n")
+            older = [other for other in named.builds if other.key != build.key]
+            self._note(folder, dataclasses.replace(named, builds=(build, *older[: _KEPT_BUILDS - 1])), problem="")
+            for gone in older[_KEPT_BUILDS - 1 :]:
+                if not self._shared(gone.key, name):
+                    self._drop(gone.key)
+        return self.get(name)
+
+    def _built(self, named: Named, tools: Tools) -> Build:
+        specification = named.specification
+        if specification.manager == "CONDA":
+            plan = conda.solve(specification, tools)
+            return self._kept(plan.lock, plan.python, lambda place: conda.install(plan, place, tools), tools)
+        interpreter = interpreters.find(specification.python)
+        lock = resolve(with_numpy(specification.text), specification, interpreter, tools)
+        make = _maker(specification, lock, interpreter, tools)
+        return self._kept(lock, interpreter.version, make, tools)
+
+    def _kept(self, lock: Lock, version: str, make: Callable[[Path], None], tools: Tools) -> Build:
+        """The build of a lock under a Python: the one that is there, or made now."""
+        key = f"{lock.digest[:32]}-py{version}"
+        self._builds.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with exclusive(self._builds / f"{key}.making", wait_seconds=None):
+            if self._is_whole(key):
+                with tools.log.open("ab") as stream:
+                    stream.write(b"the lock is unchanged: the build that is there is taken\n")
+            else:
+                shutil.rmtree(self._builds / key, ignore_errors=True)
+                (self._builds / f"{key}.lock").write_text(lock.text, "utf-8")
+                make(self._builds / key)
+                _write(self._builds / f"{key}.json", {"digest": lock.digest, "python": version})
+        at = datetime.now(UTC).replace(microsecond=0).isoformat()
+        return Build(key=key, digest=lock.digest, python=version, built_at=at)
+
+    def lease(self, name: str, digest: str = "") -> tuple[Path, Lease]:
+        """The folder of the build in use, or of the one with this digest, held until the lease is dropped."""
+        named = self.get(name)
+        for build in named.builds:
+            if build.digest.startswith(digest):
+                lease = Lease(self._builds / f"{build.key}.use")
+                if self._is_whole(build.key):
+                    return self._builds / build.key, lease
+        if digest:
+            raise NoSuchEnvironment(f"environment '{name}' has no build with the lock {digest[:16]}")
+        problem = named.problem or "it was not built yet"
+        raise NoSuchEnvironment(f"environment '{name}': expected {READY}, got {named.state}: {problem}")
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(path.name for path in self._named.iterdir() if (path / "specification.json").is_file())
+        except FileNotFoundError:
+            return []
+
+    def _is_whole(self, key: str) -> bool:
+        return (self._builds / f"{key}.json").is_file() and (self._builds / key).is_dir()
+
+    def _state(self, folder: Path, state: Mapping[str, Any], built: bool) -> str:
+        if state.get("building"):
+            # Whoever was building holds the lock; one that died holds nothing.
+            with exclusive(folder / "lock", wait_seconds=0) as alone:
+                if not alone:
+                    return BUILDING
+            return READY if built else FAILED
+        if built:
+            return READY
+        return FAILED if state.get("problem") else PENDING
+
+    def _note(self, folder: Path, named: Named, *, problem: str, building: bool = False) -> None:
+        builds = [dataclasses.asdict(build) for build in named.builds]
+        stopped = "the build was interrupted; build it again"
+        _write(
+            folder / "state.json",
+            {"builds": builds, "problem": stopped if building else problem, "building": building},
+        )
+
+    def _shared(self, key: str, name: str) -> bool:
+        return any(build.key == key for other in self.all() if other.name != name for build in other.builds)
+
+    def _drop(self, key: str) -> bool:
+        """Removes a build; False if somebody uses it."""
+        use = self._builds / f"{key}.use"
+        with exclusive(use, wait_seconds=0) as alone:
+            if not alone:
+                return False
+            (self._builds / f"{key}.json").unlink(missing_ok=True)
+            grave = self._builds / f"{key}.removed"
+            shutil.rmtree(grave, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                (self._builds / key).rename(grave)
+            shutil.rmtree(grave, ignore_errors=True)
+            (self._builds / f"{key}.lock").unlink(missing_ok=True)
+        return True
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        with exclusive(self._named / name / "lock", wait_seconds=_PATIENCE_SECONDS) as alone:
+            if not alone:
+                raise EnvironmentBusy(f"environment '{name}' is being built; see its log")
+            yield
+
+
+def _maker(specification: Specification, lock: Lock, interpreter: Interpreter, tools: Tools) -> Callable[[Path], None]:
+    return lambda place: build_venv(specification, lock, interpreter, destination=place, tools=tools)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    os.replace(part, path)

@@ -1,0 +1,50 @@
+"""Environments for tests: built by uv from a folder of wheels, with no network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from naiad.environments.specification import Specification
+from naiad.environments.store import Store
+from tests.support import old_python, wheels
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with numpy as it is installed here, and small packages."""
+    pytest.importorskip("uv", reason="uv is not installed: pip install 'naiad[environments]'")
+    folder = tmp_path_factory.mktemp("wheels")
+    wheels.installed(folder, "numpy")
+    wheels.tiny(folder, "tiny", "1.0")
+    wheels.tiny(folder, "tiny", "2.0")
+    wheels.tiny(folder, "needy", "1.0", needs="tiny<2")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables of a build whose cache holds nothing but these wheels."""
+    return {**os.environ, "UV_CACHE_DIR": str(tmp_path_factory.mktemp("uv-cache"))}
+
+
+@pytest.fixture
+def environments(tmp_path: Path, uv_cache: dict[str, str]) -> Store:
+    """A store of its own."""
+    return Store(tmp_path / "environments", environ=uv_cache)
+
+
+def wish(wheelhouse: Path, text: str = "tiny\n", **fields: object) -> Specification:
+    """A specification that needs no network."""
+    return Specification(text=text, find_links=(str(wheelhouse),), **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def python39() -> Path:
+    """The folder of a Python 3.9 with numpy < 2."""
+    try:
+        return old_python.folder()
+    except old_python.NotHere as error:
+        pytest.skip(f"{error}")

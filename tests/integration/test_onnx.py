@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,11 @@ def direct(path: Path, inputs: Arrays) -> Arrays:
     options.log_severity_level = 3
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return dict(zip([told.name for told in session.get_outputs()], session.run(None, inputs), strict=True))
+
+
+def logged(server: Serve, fits: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """Records of the log that fit; they may come a little after the answer."""
+    return server.until(lambda: [r for r in server.records() if fits(r)], 10, "no such record")
 
 
 # -- real models ------------------------------------------------------------------------------------------------------
@@ -113,8 +118,8 @@ def test_only_what_can_batch_is_batched(real):
         ("state", [2, -1, 128]),
         ("sr", [1]),
     ]
-    notes = [record["message"] for record in real.records() if record.get("model") == "silero-vad"]
-    assert "no batching: the file declares no open first dimension for 'state'" in notes
+    note = "no batching: the file declares no open first dimension for 'state'"
+    assert logged(real, lambda r: r.get("model") == "silero-vad" and r["message"] == note)
 
 
 # -- small models -----------------------------------------------------------------------------------------------------
@@ -124,7 +129,9 @@ ROW = np.arange(4, dtype=np.float32).reshape(1, 4)
 
 def test_requests_are_merged_and_answered_each_with_its_own(repository, start):
     path = save(affine(), repository.root / "m/1/model.onnx")
-    server = start(environment={"TRITONSERVER_DELAY_SCHEDULER": "5"}).wait_ready()
+    option = "--backend-config=onnxruntime,default-max-batch-size=6"
+    server = start(option, environment={"TRITONSERVER_DELAY_SCHEDULER": "5"}).wait_ready()
+    assert server.get("/v2/models/m/config").json["max_batch_size"] == 6
     rows = [ROW + at for at in range(5)]
     with ThreadPoolExecutor(5) as pool:
         answers = list(pool.map(lambda row: infer(server, "m", {"x": row})["y"], rows))
@@ -235,7 +242,8 @@ def test_a_lost_worker_is_replaced_and_the_server_stays(repository, start, blow)
     save(affine(), repository.root / "m/1/model.onnx")
     server = start().wait_ready()
     before = infer(server, "m", {"x": ROW})["y"]
-    (worker,) = [r["pid"] for r in server.records() if r["message"] == "worker ready"]
+    (ready,) = logged(server, lambda r: r["message"] == "worker ready")
+    worker = ready["pid"]
     os.kill(worker, blow)
 
     def again() -> bool:
@@ -305,7 +313,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 def test_a_broken_file_has_its_code_its_cause_and_its_fix(broken, name):
     _, _, stage, code, cause, fix = BROKEN[name]
     answer = broken.post(f"/v2/repository/models/{name}/load")
-    (record,) = [r for r in broken.records() if r.get("model") == name and r["level"] == "error"]
+    (record,) = logged(broken, lambda r: r.get("model") == name and r["level"] == "error")
     assert answer.status == 400
     assert (record["stage"], record["code"]) == (stage, code)
     assert cause in record["cause"] and fix in record.get("fix", "")

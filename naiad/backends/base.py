@@ -22,6 +22,8 @@ class Backend:
     """Worker halves for some suffixes, where these want other imports in their zygote; else the name's own."""
     reads_signature: bool = False
     """Whether `signature` can say something about its files, so that a dry run can complete a configuration."""
+    needs: tuple[str, ...] = ()
+    """Modules that an environment must hold for it, numpy apart."""
     describes: bool = False
     """Whether its models say themselves what they take: the worker half then has `describe(spec)`."""
     forks: bool = True

@@ -6,6 +6,7 @@ BACKEND = Backend(
     name="onnxruntime",
     platforms=("onnxruntime_onnx",),
     filenames=("model.onnx",),
+    needs=("onnxruntime",),
     reads_signature=True,
     warm_up_calls=1,
     merges=True,

@@ -8,5 +8,6 @@ BACKEND = Backend(
     filenames=("model.pt", "model.pt2"),
     first="model.py",
     halves={".pt2": "pytorch_export"},
+    needs=("torch",),
     reads_signature=True,
 )

@@ -6,5 +6,6 @@ BACKEND = Backend(
     name="sklearn",
     platforms=("scikit-learn",),
     filenames=("model.skops", "model.joblib", "model.pkl"),
+    needs=("sklearn", "skops"),
     reads_signature=True,
 )

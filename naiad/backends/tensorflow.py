@@ -6,6 +6,7 @@ BACKEND = Backend(
     name="tensorflow",
     platforms=("tensorflow_savedmodel",),
     filenames=("model.savedmodel", "model.keras", "saved_model.pb"),
+    needs=("tensorflow",),
     reads_signature=True,
     warm_up_calls=1,
 )

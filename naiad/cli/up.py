@@ -90,6 +90,7 @@ def _foreground(folder: StateFolder, arguments: dict[str, Any], output: Form, re
         LocalOptions(
             models=folder.models,
             logs=folder.logs,
+            environments=folder.environments,
             host=arguments["host"],
             http_port=arguments["http_port"],
             grpc_port=arguments["grpc_port"],

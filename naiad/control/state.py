@@ -58,6 +58,11 @@ class StateFolder:
         return self.root / "uploads"
 
     @property
+    def environments(self) -> Path:
+        """Named environments and extracted archives; the server that is driven reads them."""
+        return self.root / "environments"
+
+    @property
     def keys(self) -> Path:
         """Keys of this machine's own CLI (0600)."""
         return self.root / "keys"
@@ -85,7 +90,8 @@ class StateFolder:
     def make(self) -> None:
         """Makes the folders, for their owner only (C6); says what keeps them from being made."""
         try:
-            for folder in (self.root, self.models, self.scratch, self.uploads, self.keys, self.logs, self.run):
+            needed = (self.models, self.scratch, self.environments, self.uploads, self.keys, self.logs, self.run)
+            for folder in (self.root, *needed):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 if not os.access(folder, os.W_OK | os.X_OK):
                     raise PermissionError(13, "Permission denied")

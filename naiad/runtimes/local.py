@@ -39,6 +39,8 @@ class LocalOptions:
     http_port: int = 8000
     grpc_port: int = 0
     metrics_port: int = 0
+    environments: Path | None = None
+    """Folder of named environments."""
     allowed_hosts: tuple[str, ...] = ()
     command: Sequence[str] = (sys.executable, "-m", "naiad", "serve")
     start_seconds: float = 60.0
@@ -203,6 +205,8 @@ class LocalRuntime:
             f"--lifeline-fd={lifeline_fd}",
             f"--ready-fd={ready_fd}",
             f"--log-dir={options.logs}",
+            "--allow-environment-path=false",  # whoever uploads a model does not choose what its worker runs
+            *([f"--environments={options.environments}"] if options.environments else []),
             *(f"--allowed-host={host}" for host in options.allowed_hosts),
             *options.arguments,
         ]

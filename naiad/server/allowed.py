@@ -23,4 +23,7 @@ _DEFAULTS = {
 def worker_environment(base: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
     """The variables of a zygote: the allowed part of `base`, Naiad's defaults, then what the model asks for."""
     allowed = {name: value for name, value in base.items() if name in _NAMES or name.startswith(_PREFIXES)}
-    return {**_DEFAULTS, **allowed, **extra, "PYTHONPATH": str(WORKER_PATH)}
+    variables = {**_DEFAULTS, **allowed, **extra, "PYTHONPATH": str(WORKER_PATH)}
+    if not variables.get("VIRTUAL_ENV"):  # an empty one would still say that there is one
+        variables.pop("VIRTUAL_ENV", None)
+    return variables

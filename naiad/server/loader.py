@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +18,14 @@ from naiad.config.json_form import to_dict
 from naiad.config.model import Completed, ModelConfig, WarmUpSample
 from naiad.config.pbtxt import PartialConfig
 from naiad.config.spec import model_spec
+from naiad.environments.errors import BadArchive, NoSuchEnvironment, Unfit
 from naiad.errors import ConfigError, LoadError, UnservableFile
 from naiad.repository.files import model_file
 from naiad.repository.local import Snapshot
 from naiad.repository.paths import below
 from naiad.server import describe, devices, scaling, threads
 from naiad.server.backend_config import BackendConfig
+from naiad.server.interpreter import Interpreter, Interpreters, explained
 from naiad.server.restart import RestartPolicy
 from naiad.server.supervisor import Replay, Supervisor, Worker, WorkerSpec
 from naiad.signature.model import Signature
@@ -55,6 +56,7 @@ class LoaderOptions:
     hold: int
     """Test hook: requests that a scheduler waits for before its first batch."""
     backends: BackendConfig
+    interpreters: Interpreters
     threads: str = "1"
     """Of a model that does not say: `auto` or a number."""
     verbose: bool = False
@@ -111,6 +113,7 @@ class Loader:
         self._backends = options.backends
         self._threads = options.threads
         self._verbose = options.verbose
+        self._interpreters = options.interpreters
 
     def load(self, request: LoadRequest) -> Loaded:
         """Starts the workers of a version and brings them to serve; raises `LoadError`."""
@@ -131,7 +134,9 @@ class Loader:
         completed = scaling.with_groups(loaded.completed, request.partial)
         before, after = devices.of_instances(loaded.completed.config), devices.of_instances(completed.config)
         both = min(len(before), len(after))
-        if before[:both] != after[:both] or self._threads_of(request) != loaded.plan.load["threads"]:
+        python = self._interpreter(request, registry.BACKENDS[completed.config.backend]).python
+        moved = before[:both] != after[:both] or any(worker.spec.python != python for worker in loaded.workers)
+        if moved or self._threads_of(request) != loaded.plan.load["threads"]:
             return None
         started: list[Worker] = []
         try:
@@ -151,6 +156,7 @@ class Loader:
             return step()
         except LoadError as error:
             error.cause = without_paths(error.cause, request.directory)
+            explained(error, request.partial.message)
             raise
         except UnservableFile as error:
             raise self._failure(request, "signature", error.what, error.fix).coded(error.code) from error
@@ -258,14 +264,16 @@ class Loader:
         environment = {} if device["kind"] in ("cuda", "model") else {"CUDA_VISIBLE_DEVICES": ""}
         if self._verbose:
             environment["WORKER_LOG_VERBOSE"] = "1"
+        interpreter = self._interpreter(request, place[0])
         spec = WorkerSpec(
             model=request.model,
             version=request.version,
             instance=instance,
             backend=place[0].half(place[2]),
             forks=place[0].forks,
-            python=sys.executable,
-            environment=environment,
+            python=interpreter.python,
+            environment={**environment, **interpreter.environment},
+            lease=interpreter.lease,
             threads=self._threads_of(request),
             load_timeout_secs=self._load_timeout,
         )
@@ -273,6 +281,15 @@ class Loader:
 
     def _threads_of(self, request: LoadRequest) -> int:
         return threads.of_model(request.partial.message, self._threads, source=request.partial.source)
+
+    def _interpreter(self, request: LoadRequest, backend: Backend) -> Interpreter:
+        partial = request.partial
+        try:
+            return self._interpreters.choose(partial.message, partial.source, request.directory, backend)
+        except Unfit as error:
+            raise self._failure(request, "environment", str(error), error.fix) from error
+        except (BadArchive, NoSuchEnvironment, ConfigError) as error:
+            raise self._failure(request, "environment", str(error), "") from error
 
     def _plan(
         self,

@@ -41,6 +41,7 @@ def _option(group: str, name: str, kind: str, default: Any, text: str) -> Option
     return Option(name, kind, default, group, text)
 
 
+_ENVIRONMENT = "environments"
 _REPOSITORY, _HTTP, _GRPC, _ACCESS, _LOG, _RUN = "model repository", "HTTP", "gRPC", "access", "logging", "running"
 _METRICS, _TRACE = "metrics", "tracing"
 
@@ -61,6 +62,8 @@ TABLE: tuple[Option, ...] = (
     _option(
         _REPOSITORY, "backend-config", "list", (), "BACKEND,default-max-batch-size=N: where nothing says; repeatable"
     ),
+    _option(_ENVIRONMENT, "environments", "path", None, "folder of named environments; made by 'naiad env'"),
+    _option(_ENVIRONMENT, "allow-environment-path", "bool", True, "models may bring one by EXECUTION_ENV_PATH"),
     _option(_HTTP, "allow-http", "bool", True, "listen for HTTP"),
     _option(_HTTP, "http-port", "int", 8000, "0 picks a free one"),
     _option(_HTTP, "http-address", "text", "127.0.0.1", "another address than loopback needs a key"),
@@ -181,6 +184,8 @@ class ServeOptions:
     model_threads: str
     allow_file_override: bool
     backend_config: tuple[str, ...]
+    environments: Path | None
+    allow_environment_path: bool
     allow_http: bool
     http_port: int
     http_address: str

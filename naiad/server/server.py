@@ -20,6 +20,7 @@ from naiad._core import Core, CoreError
 from naiad.errors import ConfigError, NaiadError
 from naiad.server import backend_config, control_mode, keys_file, logs, metrics, restricted
 from naiad.server.backend_config import BackendConfig
+from naiad.server.interpreter import InterpreterOptions, Interpreters
 from naiad.server.lanes import Lanes
 from naiad.server.loader import Loader, LoaderOptions
 from naiad.server.main_thread import MainThread
@@ -220,6 +221,13 @@ class InferenceServer:
         self._supervisor = Supervisor(self._core, options=supervisor_options, run_on_main=self._main.call)
         self._states = States(self._core.set_index, self._core.set_ready, strict=options.strict_readiness)
         self._hold = settings.read().delay_scheduler
+        interpreter_options = InterpreterOptions(
+            own=sys.executable,
+            environments=options.environments or settings.read().state_home / "naiad" / "environments",
+            repositories=options.model_repository,
+            allow_paths=options.allow_environment_path,
+            environ=dict(os.environ),
+        )
         loader_options = LoaderOptions(
             load_timeout_secs=options.model_load_timeout_secs,
             complete_configs=not options.disable_auto_complete_config,
@@ -227,6 +235,7 @@ class InferenceServer:
             backends=self._backends,
             threads=options.model_threads,
             verbose=options.log_verbose > 0,
+            interpreters=Interpreters(interpreter_options),
         )
         models_options = ModelsOptions(
             repositories=options.model_repository,

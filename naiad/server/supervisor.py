@@ -58,6 +58,8 @@ class WorkerSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     threads: int = 1
     load_timeout_secs: float = 600.0
+    lease: object = field(default=None, compare=False, repr=False)
+    """Keeps the environment of the interpreter from being removed while a worker, or its replacement, lives."""
 
     @property
     def own_environment(self) -> dict[str, str]:

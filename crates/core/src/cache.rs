@@ -186,7 +186,10 @@ fn key(model: &Arc<ModelSpec>, request: &InferRequest) -> Key {
         for dim in &input.shape {
             hasher.update(&dim.to_le_bytes());
         }
-        bytes(&mut hasher, &input.data);
+        number(&mut hasher, input.data.len());
+        for piece in input.data.pieces() {
+            hasher.update(piece);
+        }
     }
     let mut outputs: Vec<_> = request.outputs.iter().collect();
     outputs.sort();

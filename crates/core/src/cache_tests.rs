@@ -55,6 +55,17 @@ async fn a_stream_of_one_response_is_kept_too() {
 }
 
 #[tokio::test]
+async fn how_the_bytes_came_is_no_part_of_the_key() {
+    let (engine, mut worker) = cached(1 << 20);
+    run(&engine, &mut worker, super::tests::in_pieces(request(&[1, 2]), 3)).await;
+    engine.infer(request(&[1, 2])).await.unwrap();
+    engine.infer(super::tests::in_pieces(request(&[1, 2]), 5)).await.unwrap();
+    assert_eq!(hits(&engine), (2, 1));
+    run(&engine, &mut worker, super::tests::in_pieces(request(&[1, 3]), 3)).await;
+    assert_eq!(hits(&engine), (2, 2));
+}
+
+#[tokio::test]
 async fn whatever_may_change_the_answer_is_part_of_the_key() {
     let (engine, mut worker) = cached(1 << 20);
     let with = |name: &str, value| InferRequest { parameters: vec![(name.into(), value)], ..request(&[1, 2]) };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use naiad_tensor::DataType;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -77,6 +78,17 @@ pub(super) fn request(values: &[i32]) -> InferRequest {
         reserved: 0,
         traceparent: None,
     }
+}
+
+/// The same request whose tensors came in pieces of so many bytes.
+pub(super) fn in_pieces(mut request: InferRequest, size: usize) -> InferRequest {
+    for input in &mut request.inputs {
+        let bytes = std::mem::take(&mut input.data).into_bytes();
+        for piece in bytes.chunks(size) {
+            input.data.push(Bytes::copy_from_slice(piece));
+        }
+    }
+    request
 }
 
 pub(super) fn infer(engine: &Arc<Engine>, request: InferRequest) -> JoinHandle<Outcome> {
@@ -197,7 +209,7 @@ async fn a_batch_is_gathered_and_its_outputs_are_scattered() {
     ]);
     let (engine, mut worker) = serving(change);
     let one = infer_now(&engine, &[1, 1]).await;
-    let two = infer_now(&engine, &[2, 2, 3, 3]).await;
+    let two = infer(&engine, in_pieces(request(&[2, 2, 3, 3]), 3));
     worker.assert_silent().await;
     let three = infer(&engine, InferRequest { outputs: vec!["s".into()], ..request(&[4, 4]) });
     let call = worker.call().await;

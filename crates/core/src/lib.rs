@@ -23,6 +23,7 @@ pub mod registry;
 pub mod request;
 mod request_id;
 pub mod response_statistics;
+pub mod rope;
 pub mod scheduler;
 pub mod server;
 mod server_timing;

@@ -254,7 +254,7 @@ fn check_size(id: &str, model: &str, input: &InputTensor) -> Result<(), InferErr
 
 /// The elements of a `BYTES` tensor against its shape (W29).
 fn check_strings(id: &str, model: &str, input: &InputTensor, expected: u64) -> Result<(), InferError> {
-    let text = match walk_strings(&input.data, expected) {
+    let text = match walk_strings(&input.data.contiguous(), expected) {
         Ok(count) if count == expected => return Ok(()),
         Ok(count) => format!(
             "expected {expected} string elements for inference input '{}' for model '{model}', got {count}",

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use naiad_tensor::DataType;
 use tokio::time::Instant;
 
+use crate::rope::Rope;
 use crate::statistics::Times;
 
 /// A value of a request or response parameter.
@@ -35,8 +36,8 @@ pub struct InputTensor {
     pub datatype: DataType,
     /// The shape with the batch dimension, no negative dim.
     pub shape: Vec<i64>,
-    /// The tensor's bytes; for binary tensors a slice of the request's body.
-    pub data: Bytes,
+    /// The tensor's bytes; for binary tensors pieces of the request's body, an element may lie in two.
+    pub data: Rope,
 }
 
 /// What a frontend hands to [`crate::engine::Engine::infer`].

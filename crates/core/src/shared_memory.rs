@@ -321,7 +321,7 @@ impl Regions {
         beside(bytes as usize, || {
             for (at, place) in inputs {
                 let reservation = engine.reserve(place.byte_size)?;
-                request.inputs[at].data = place.read(reservation)?;
+                request.inputs[at].data = place.read(reservation)?.into();
             }
             request.reserved = bytes;
             Ok(outlets)

@@ -77,7 +77,7 @@ fn request() -> InferRequest {
             name: "x".to_owned(),
             datatype: DataType::Uint8,
             shape: vec![4],
-            data: Bytes::new(),
+            data: Bytes::new().into(),
         }],
         outputs: Vec::new(),
         reserved: 0,

@@ -5,9 +5,11 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use naiad_core::InferError;
 use naiad_core::grpc;
+use naiad_core::grpc::message::Inference;
 use naiad_core::grpc::messages::inference::ModelInferRequest;
 use naiad_core::http::codec::{self, DecodeOptions, Target};
 use naiad_core::request::{InferRequest, InferResponse, OutputTensor, Timing};
+use naiad_core::rope::Rope;
 use naiad_core::spec::ModelSpec;
 
 /// Bytes that a body may make of itself.
@@ -43,7 +45,7 @@ pub static MODEL: LazyLock<ModelSpec> = LazyLock::new(|| {
 pub fn round(body: &[u8], json_length: Option<&[u8]>) {
     let target = Target { model: Arc::from("m"), version: None, json_length };
     let options = DecodeOptions { max_input_size: LIMIT };
-    let decoded = codec::decode(&MODEL, target, Bytes::copy_from_slice(body), options);
+    let decoded = codec::decode(&MODEL, target, Bytes::copy_from_slice(body).into(), options);
     match decoded {
         Err(error) => check(&error),
         Ok((request, form)) => {
@@ -63,7 +65,9 @@ pub fn round(body: &[u8], json_length: Option<&[u8]>) {
 
 /// The same for a message of gRPC.
 pub fn round_grpc(message: &[u8]) {
-    let decoded = match grpc::message::decode::<ModelInferRequest>(Bytes::copy_from_slice(message)) {
+    let decoded = grpc::message::decode::<ModelInferRequest>(Bytes::copy_from_slice(message));
+    check_pieces(message, decoded.as_ref().ok());
+    let decoded = match decoded {
         Err(error) => return assert!(!error.text().is_empty()),
         Ok(decoded) => decoded,
     };
@@ -81,6 +85,20 @@ pub fn round_grpc(message: &[u8]) {
     }
 }
 
+/// A message in two pieces says what it says in one.
+fn check_pieces(message: &[u8], whole: Option<&ModelInferRequest>) {
+    let (front, back) = message.split_at(message.len() / 2);
+    let mut rope = Rope::default();
+    rope.push(Bytes::copy_from_slice(front));
+    rope.push(Bytes::copy_from_slice(back));
+    let pieces = grpc::message::inference(rope).ok().map(|Inference { mut message, raw }| {
+        message.raw_input_contents.extend(raw.into_iter().map(Rope::into_bytes));
+        message
+    });
+    // As text, for a number that is none equals nothing.
+    assert_eq!(format!("{:?}", pieces.as_ref()), format!("{whole:?}"));
+}
+
 /// A refusal names something and fits into a header-sized answer whatever was sent.
 fn check(error: &InferError) {
     assert!(!error.to_string().is_empty());
@@ -96,7 +114,7 @@ fn answer(request: &InferRequest) -> InferResponse {
         name: Arc::from(input.name.as_str()),
         datatype: input.datatype,
         shape: input.shape.clone(),
-        data: input.data.clone(),
+        data: input.data.clone().into_bytes(),
     });
     InferResponse {
         model: Arc::clone(&request.model),

@@ -8,7 +8,7 @@ use super::body::ResponseBody;
 use super::codec::{self, Encoded, ResponseForm};
 use super::compression;
 use super::error::GrpcError;
-use super::messages::inference::ModelInferRequest;
+use super::message::Inference;
 use super::{Answer, Call, Frontend, credentials, note, version};
 use crate::access_log::Line;
 use crate::auth::Scope;
@@ -25,7 +25,7 @@ use crate::trace::{Arrival, Front, Probe};
 /// `ModelInfer` (W39 to W47)
 pub async fn infer(call: &mut Call) -> Answer {
     let arrival = call.shared().trace.arrival(Front::Grpc);
-    let message: ModelInferRequest = call.read().await?;
+    let message = call.read_inference().await?;
     let (mut request, mut asked) = prepare(&call.front, &call.headers, message, call.line.as_ref(), arrival)?;
     if asked.decoupled {
         return Err(GrpcError::unimplemented(
@@ -91,7 +91,7 @@ impl Asked {
 pub(super) fn prepare(
     front: &Frontend,
     headers: &HeaderMap,
-    message: ModelInferRequest,
+    Inference { message, raw }: Inference,
     line: Option<&Arc<Line>>,
     arrival: Arrival,
 ) -> Result<(InferRequest, Asked), GrpcError> {
@@ -115,7 +115,8 @@ pub(super) fn prepare(
     probe.received();
     let typed: usize =
         message.inputs.iter().filter_map(|input| input.contents.as_ref()).map(prost::Message::encoded_len).sum();
-    let decoded = beside(typed, || codec::decode(&model.spec, Arc::clone(&target), version, message));
+    let decoded =
+        beside(typed, || codec::decode(&model.spec, Arc::clone(&target), version, Inference { message, raw }));
     let (mut request, form) = decoded.map_err(refuse)?;
     request_id::complete(&mut request, headers);
     if let Some(line) = line {

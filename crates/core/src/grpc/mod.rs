@@ -46,7 +46,7 @@ use crate::server::{Active, Shared};
 use crate::server_timing::{self, SERVER_TIMING};
 use body::ResponseBody;
 use error::{GrpcError, Status};
-use message::Messages;
+use message::{Inference, Messages};
 use messages::inference;
 use routes::{Handler, Route};
 
@@ -105,10 +105,21 @@ impl Call {
     /// The one message of a unary call.
     async fn read<M: Message + Default>(&mut self) -> Result<M, GrpcError> {
         let message = self.messages.only().await;
+        self.received();
+        message
+    }
+
+    /// The same for an inference.
+    async fn read_inference(&mut self) -> Result<Inference, GrpcError> {
+        let message = self.messages.only_inference().await;
+        self.received();
+        message
+    }
+
+    fn received(&self) {
         if let Some(line) = &self.line {
             line.noted().received = self.messages.received;
         }
-        message
     }
 
     /// The gate for a call that is about no model in particular.

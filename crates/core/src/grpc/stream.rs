@@ -14,9 +14,9 @@ use super::body::{Part, Pieces, ResponseBody, frame};
 use super::compression;
 use super::error::{GrpcError, Status, ok};
 use super::infer::{Asked, prepare, too_long};
-use super::message::Messages;
+use super::message::{Inference, Messages};
 use super::messages::inference::infer_parameter::ParameterChoice;
-use super::messages::inference::{InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use super::messages::inference::{InferParameter, ModelInferResponse, ModelStreamInferResponse};
 use super::{Answer, Call, Frontend};
 use crate::access_log::{self, Line};
 use crate::error::InferError;
@@ -130,13 +130,13 @@ async fn run(stream: &Arc<Stream>, mut messages: Messages) -> Result<(), GrpcErr
                 Ok(done) => done?,
                 Err(_) => return Err(GrpcError::internal()),
             },
-            message = messages.next::<ModelInferRequest>(), if !ended && running.len() < RUNNING => match message? {
+            message = messages.next_inference(), if !ended && running.len() < RUNNING => match message? {
                 None => ended = true,
-                Some(message) => {
+                Some(inference) => {
                     let identity = ModelInferResponse {
-                        model_name: message.model_name.clone(),
-                        model_version: message.model_version.clone(),
-                        id: message.id.clone(),
+                        model_name: inference.message.model_name.clone(),
+                        model_version: inference.message.model_version.clone(),
+                        id: inference.message.id.clone(),
                         ..ModelInferResponse::default()
                     };
                     let line = stream.line.as_ref().map(|line| line.part());
@@ -144,7 +144,7 @@ async fn run(stream: &Arc<Stream>, mut messages: Messages) -> Result<(), GrpcErr
                         line.noted().received = mem::take(&mut messages.received);
                     }
                     // Queued here, one after the other, and not in tasks that overtake each other.
-                    let begun = begin(stream, message, line.as_ref(), arrival);
+                    let begun = begin(stream, inference, line.as_ref(), arrival);
                     let mut turn = None;
                     if !begun.as_ref().is_ok_and(|(_, asked)| asked.decoupled) {
                         let (after, next) = oneshot::channel();
@@ -161,11 +161,11 @@ async fn run(stream: &Arc<Stream>, mut messages: Messages) -> Result<(), GrpcErr
 /// Hands a request to the engine.
 fn begin(
     stream: &Stream,
-    message: ModelInferRequest,
+    inference: Inference,
     line: Option<&Arc<Line>>,
     arrival: Arrival,
 ) -> Result<(Responses, Asked), GrpcError> {
-    let (mut request, mut asked) = prepare(&stream.front, &stream.headers, message, line, arrival)?;
+    let (mut request, mut asked) = prepare(&stream.front, &stream.headers, inference, line, arrival)?;
     request.deadline = stream.deadline;
     asked.probe.requested(&mut request);
     match stream.front.shared.engine.stream(request) {

@@ -6,7 +6,6 @@ use serde_json::value::RawValue;
 
 use super::body::ResponseBody;
 use super::error::{empty, json, json_text};
-use super::limits::Part;
 use super::repository::syntax_fault;
 use super::routes::{ROUTES, Route};
 use super::{Answer, Call};
@@ -15,13 +14,13 @@ use crate::server::commands::Command;
 
 /// `PUT /naiad/v1/access`
 pub async fn set_access(call: &mut Call) -> Answer {
-    let document = call.read(Part::Json).await?;
+    let document = call.read().await?;
     Ok(json_text(call.shared.set_access(&document)?.into()))
 }
 
 /// `POST /naiad/v1/inspect`: a dry run, made by Python in a restricted worker.
 pub async fn inspect(call: &mut Call) -> Answer {
-    let body = call.read(Part::Json).await?;
+    let body = call.read().await?;
     let parameters: Box<RawValue> = serde_json::from_slice(&body).map_err(|fault| syntax_fault(&body, &fault))?;
     let answer = call.shared.commands.ask(Command::Inspect { parameters }).await?;
     Ok(answer.map_or_else(empty, |body| json(&body)))

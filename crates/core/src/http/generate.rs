@@ -10,7 +10,6 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use super::body::{More, ResponseBody};
 use super::codec::{self, DecodeOptions, Target};
 use super::error::{HttpError, error_text};
-use super::limits::Part;
 use super::{Answer, Call, compression, deadline};
 use crate::error::InferError;
 use crate::heavy::beside;
@@ -75,7 +74,7 @@ async fn begin(call: &mut Call) -> Result<Stream, HttpError> {
     if compression::is_encoded(&call.headers) {
         return Err(HttpError::bad_request("Unsupported content-encoding, only 'identity' is supported."));
     }
-    let body = call.read(Part::Json).await?;
+    let body = call.read().await?;
     probe.received();
     let place = Target { model: Arc::clone(&target), version, json_length: None };
     let options = DecodeOptions { max_input_size: call.shared.options.max_input_size };

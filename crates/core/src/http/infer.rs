@@ -37,7 +37,7 @@ pub async fn infer(call: &mut Call) -> Answer {
     let _visit = Visit::begin(&model.statistics, &call.entry.caller);
     let mut probe = shared.trace.sample(arrival, call.model(), &model, &call.headers);
     let part = part(&call.headers);
-    let body = call.read(part).await?;
+    let body = call.gather(part).await?;
     probe.received();
     let place = Target {
         model: Arc::clone(&target),

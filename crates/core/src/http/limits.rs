@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::compression::{self, Encoding, Inflater, Trouble};
 use super::error::HttpError;
 use super::progress::Progress;
+use crate::rope::{Gather, Rope};
 
 /// All header lines of a request together; more is 431 (B10).
 pub const HEADER_BYTES: usize = 16 << 10;
@@ -23,6 +24,10 @@ const CHUNKS: u32 = 65_536;
 
 /// hyper hides chunk boundaries and never joins chunks, so that a flood of small ones shows as small frames.
 const SMALL_FRAME: usize = 4096;
+
+/// Frames from this size on are kept as they are. hyper reads into buffers of up to 408 KiB, which a frame holds whole,
+/// and makes them smaller when twice in a row they were not filled.
+const KEPT_FRAME: usize = 64 << 10;
 
 /// How long the rest of a refused body is read.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -88,23 +93,43 @@ pub struct Unread<'a> {
     pub progress: &'a Progress,
 }
 
-/// Reads a whole body and opens it if it is compressed; a body that came in one piece is not copied.
-pub async fn read(unread: Unread<'_>, part: Part, limit: u64) -> Result<Bytes, HttpError> {
+/// Reads a whole body and opens it if it is compressed. One that came in one piece is not copied, and large pieces of
+/// tensors stay as they came; JSON lies side by side.
+pub async fn read(unread: Unread<'_>, part: Part, limit: u64) -> Result<Rope, HttpError> {
     let encoding = compression::of_request(unread.headers)?;
     let progress = unread.progress;
     progress.reading();
     let whole = match encoding {
-        None => collect(unread, part, limit).await,
-        Some(encoding) => open(unread, encoding, part, limit).await,
+        None if part == Part::Json => collect(unread, limit).await.map(Rope::from),
+        None => gather(unread, part, limit).await,
+        Some(encoding) => open(unread, encoding, part, limit).await.map(Rope::from),
     };
     progress.read();
     whole
 }
 
-async fn collect(unread: Unread<'_>, part: Part, limit: u64) -> Result<Bytes, HttpError> {
+async fn gather(unread: Unread<'_>, part: Part, limit: u64) -> Result<Rope, HttpError> {
     let Unread { headers, body, progress } = unread;
     let declared = body.size_hint().exact();
     let mut frames = Frames::new(headers, body, part, limit)?;
+    let Some(first) = frames.next(progress).await? else { return Ok(Rope::default()) };
+    if declared == Some(first.len() as u64) {
+        return Ok(first.into());
+    }
+    let mut gather = Gather::new(KEPT_FRAME);
+    let mut next = Some(first);
+    while let Some(frame) = next {
+        let left = declared.map(|declared| (declared as usize).saturating_sub(gather.len()));
+        gather.push(frame, left);
+        next = frames.next(progress).await?;
+    }
+    Ok(gather.finish())
+}
+
+async fn collect(unread: Unread<'_>, limit: u64) -> Result<Bytes, HttpError> {
+    let Unread { headers, body, progress } = unread;
+    let declared = body.size_hint().exact();
+    let mut frames = Frames::new(headers, body, Part::Json, limit)?;
     let Some(first) = frames.next(progress).await? else { return Ok(Bytes::new()) };
     if declared == Some(first.len() as u64) {
         return Ok(first);

@@ -5,7 +5,6 @@ use serde_json::Value;
 
 use super::body::ResponseBody;
 use super::error::{HttpError, json};
-use super::limits::Part;
 use super::repository::object;
 use super::{Answer, Call};
 use crate::error::Code;
@@ -18,7 +17,7 @@ pub fn read(call: &Call) -> Response<ResponseBody> {
 
 /// `POST /v2/logging`: all of the changes or none.
 pub async fn update(call: &mut Call) -> Answer {
-    let body = object(&call.read(Part::Json).await?)?;
+    let body = object(&call.read().await?)?;
     let changes: Vec<_> = body.iter().map(|(name, value)| change(name, value)).collect::<Result<_, _>>()?;
     logging::update(&call.shared, changes);
     Ok(read(call))

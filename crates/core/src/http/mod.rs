@@ -54,6 +54,7 @@ use crate::operations::Named;
 use crate::operations::names::{refusal, version};
 use crate::request::{InferRequest, InferResponse};
 use crate::request_id::{self, REQUEST_ID};
+use crate::rope::Rope;
 use crate::server::listener::Rules;
 use crate::server::tls::Tls;
 use crate::server::{Active, Shared};
@@ -155,8 +156,13 @@ impl Call {
         }
     }
 
+    /// The whole body, which is JSON.
+    async fn read(&mut self) -> Result<Bytes, HttpError> {
+        self.gather(Part::Json).await.map(Rope::into_bytes)
+    }
+
     /// The whole body.
-    async fn read(&mut self, part: Part) -> Result<Bytes, HttpError> {
+    async fn gather(&mut self, part: Part) -> Result<Rope, HttpError> {
         let options = &self.shared.options;
         let limit = if part == Part::Binary { options.max_binary_size } else { options.max_input_size };
         let unread = Unread { headers: &self.headers, body: &mut self.body, progress: &self.progress };

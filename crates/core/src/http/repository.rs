@@ -5,14 +5,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::error::{HttpError, empty, json};
-use super::limits::Part;
 use super::{Answer, Call};
 use crate::error::Code;
 use crate::operations::repository::{self, Overrides};
 
 /// `POST /v2/repository[/{repository}]/index`; the repository's name is ignored, as Triton does.
 pub async fn index(call: &mut Call) -> Answer {
-    let body = object(&call.read(Part::Json).await?)?;
+    let body = object(&call.read().await?)?;
     let only_ready = match body.get("ready") {
         None => false,
         Some(Value::Bool(ready)) => *ready,
@@ -24,7 +23,7 @@ pub async fn index(call: &mut Call) -> Answer {
 /// `POST /v2/repository/models/{model}/load`
 pub async fn load(call: &mut Call) -> Answer {
     repository::check_control(&call.shared, call.entry.in_repository)?;
-    let mut body = object(&call.read(Part::Json).await?)?;
+    let mut body = object(&call.read().await?)?;
     let overrides = load_parameters(body.remove("parameters"))?;
     repository::load(&call.shared, &call.entry.caller, call.model(), overrides).await?;
     Ok(empty())
@@ -33,7 +32,7 @@ pub async fn load(call: &mut Call) -> Answer {
 /// `POST /v2/repository/models/{model}/unload`
 pub async fn unload(call: &mut Call) -> Answer {
     repository::check_control(&call.shared, call.entry.in_repository)?;
-    let mut body = object(&call.read(Part::Json).await?)?;
+    let mut body = object(&call.read().await?)?;
     let unload_dependents = match body.remove("parameters").unwrap_or_default() {
         Value::Null => false,
         Value::Object(parameters) => match parameters.get("unload_dependents") {

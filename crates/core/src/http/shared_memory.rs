@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 
 use super::error::{HttpError, empty, json};
-use super::limits::Part;
 use super::repository::object;
 use super::{Answer, Call};
 use crate::operations::shared_memory;
@@ -17,7 +16,7 @@ pub fn status(call: &Call) -> Answer {
 /// `POST /v2/systemsharedmemory/region/{region}/register`
 pub async fn register(call: &mut Call) -> Answer {
     shared_memory::check_allowed(&call.shared)?;
-    let body = call.read(Part::Json).await?;
+    let body = call.read().await?;
     if body.is_empty() {
         return Err(HttpError::bad_request("failed to parse the request JSON buffer: The document is empty. at 0"));
     }

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::error::{HttpError, json};
-use super::limits::Part;
 use super::repository::object;
 use super::{Answer, Call};
 use crate::error::Code;
@@ -17,7 +16,7 @@ pub fn read(call: &Call) -> Answer {
 
 /// `POST /v2[/models/{model}]/trace/setting`: all of the changes or none.
 pub async fn update(call: &mut Call) -> Answer {
-    let body = call.read(Part::Json).await?;
+    let body = call.read().await?;
     if body.is_empty() {
         return Err(HttpError::bad_request("trace settings: expected a JSON object, got an empty body"));
     }

@@ -60,7 +60,7 @@ impl Batch {
                 while served.spec.inputs[tensor].name != input.name {
                     tensor += 1;
                 }
-                let parts = jobs.iter().map(|job| &job.request.inputs[position].data[..]);
+                let parts = jobs.iter().flat_map(|job| job.request.inputs[position].data.pieces());
                 let range = place.piece(length(jobs, position), parts);
                 let dims = dims(jobs, served, tensor, &input.shape);
                 entries.push(TensorEntry { tensor: tensor as u16, datatype: input.datatype, request, range, dims });

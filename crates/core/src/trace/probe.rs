@@ -146,7 +146,7 @@ impl Open {
                     datatype: input.datatype,
                     shape: input.shape.clone(),
                     // A copy, for a slice would hold the whole body.
-                    data: Bytes::copy_from_slice(&input.data),
+                    data: input.data.to_vec().into(),
                 });
                 let queued: Vec<_> = queued.collect();
                 let taken = queued.iter().cloned().map(|input| Tensor { activity: "TENSOR_BACKEND_INPUT", ..input });

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use naiad_tensor::DataType;
 
 use super::contents;
 use crate::classify::Classification;
 use crate::error::InferError;
+use crate::grpc::message::Inference;
 use crate::grpc::messages::inference::infer_parameter::ParameterChoice;
 use crate::grpc::messages::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::grpc::messages::inference::{InferParameter, ModelInferRequest};
 use crate::model::unknown_datatype;
 use crate::request::{InferRequest, InputTensor, Parameter, Parameters};
+use crate::rope::Rope;
 use crate::shared_memory::{Window, Windows};
 use crate::spec::ModelSpec;
 
@@ -41,8 +42,9 @@ pub fn decode(
     model: &ModelSpec,
     target: Arc<str>,
     version: Option<u64>,
-    message: ModelInferRequest,
+    inference: impl Into<Inference>,
 ) -> Result<(InferRequest, ResponseForm), InferError> {
+    let Inference { message, raw } = inference.into();
     check_count(model, &message)?;
     let mut form = ResponseForm { batched: model.max_batch_size > 0, ..ResponseForm::default() };
     let mut request = InferRequest {
@@ -61,8 +63,8 @@ pub fn decode(
     for (name, value) in message.parameters {
         parameter(&mut request, &mut form, name, value)?;
     }
-    let is_raw = !message.raw_input_contents.is_empty();
-    let mut raw = message.raw_input_contents.into_iter();
+    let is_raw = !message.raw_input_contents.is_empty() || !raw.is_empty();
+    let mut raw = message.raw_input_contents.into_iter().map(Rope::from).chain(raw);
     for input in message.inputs {
         let window = window(&input.name, &input.parameters)?;
         let tensor = match &window {
@@ -168,7 +170,7 @@ fn not_negative(name: &str, value: i64) -> Result<u64, InferError> {
 }
 
 /// One input with its data: the next raw entry, or its contents (W41).
-fn tensor(model: &ModelSpec, id: &str, input: InferInputTensor, raw: Option<Bytes>) -> Result<InputTensor, InferError> {
+fn tensor(model: &ModelSpec, id: &str, input: InferInputTensor, raw: Option<Rope>) -> Result<InputTensor, InferError> {
     let InferInputTensor { name, datatype, shape, contents, .. } = input;
     let Some(datatype) = DataType::from_name(&datatype) else { return Err(unknown_datatype(model, id, &name)) };
     let data = match (raw, contents) {
@@ -178,9 +180,10 @@ fn tensor(model: &ModelSpec, id: &str, input: InferInputTensor, raw: Option<Byte
                 model.name
             ));
         }
+        (Some(raw), None) if datatype == DataType::Bytes => raw.joined(),
         (Some(raw), None) => raw,
         (None, Some(contents)) => match contents::bytes(&contents, datatype) {
-            Ok(data) => data,
+            Ok(data) => data.into(),
             Err(named) => {
                 return refuse(format!(
                     "unexpected explicit tensor data for input tensor '{name}' for model '{}' of type '{}', expected \
@@ -211,7 +214,7 @@ fn elsewhere(model: &ModelSpec, id: &str, input: InferInputTensor) -> Result<Inp
             "unexpected 'content' provided when using shared memory for input tensor '{name}' for model '{model}'"
         ));
     }
-    Ok(InputTensor { name, datatype, shape, data: Bytes::new() })
+    Ok(InputTensor { name, datatype, shape, data: Rope::default() })
 }
 
 /// W76: the part of a region that a tensor's parameters name.

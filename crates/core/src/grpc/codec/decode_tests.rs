@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::grpc::messages::inference::InferTensorContents;
 use crate::options::parse;
@@ -53,8 +55,8 @@ fn w41_raw_entries_belong_to_inputs_in_order() {
         with_inputs(vec![input("I", "FP32", None), input("J", "INT8", None)], &[b"12345678", b"ab", b"extra"]);
     let (request, _) = read(message).unwrap();
     assert_eq!(
-        (request.id.as_str(), &request.inputs[0].data[..], &request.inputs[1].data[..]),
-        ("7", &b"12345678"[..], &b"ab"[..])
+        (request.id.as_str(), request.inputs[0].data.to_vec(), request.inputs[1].data.to_vec()),
+        ("7", b"12345678".to_vec(), b"ab".to_vec())
     );
     assert_eq!(request.inputs[0].shape, [1, 2]);
 }
@@ -183,7 +185,7 @@ fn w76_windows_are_kept_for_whoever_knows_the_regions() {
         (&form.windows.inputs, &form.windows.outputs),
         (&vec![(0, window.clone())], &vec![("O".to_owned(), window)])
     );
-    assert_eq!((&request.inputs[0].data[..], &request.inputs[1].data[..]), (&b""[..], &b"ab"[..]));
+    assert_eq!((request.inputs[0].data.to_vec(), request.inputs[1].data.to_vec()), (Vec::new(), b"ab".to_vec()));
     let (_, form) = read(asked(given(&[size.clone(), ("shared_memory_offset", number(-1))]))).unwrap();
     assert_eq!(form.windows.inputs[0].1.offset, u64::MAX);
     for (more, text) in [

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::input::Inputs;
 use super::raw::raw;
 use super::reader::{Reader, Scalar};
@@ -12,6 +10,7 @@ use super::{Trouble, set_once, text, unsigned};
 use crate::classify::Classification;
 use crate::error::{InferError, shown_id};
 use crate::request::{InferRequest, Parameter, Parameters};
+use crate::rope::Rope;
 use crate::shared_memory::Windows;
 use crate::spec::ModelSpec;
 
@@ -66,7 +65,7 @@ pub(super) struct OutputForm {
 pub fn decode(
     model: &ModelSpec,
     target: Target<'_>,
-    body: Bytes,
+    mut body: Rope,
     options: DecodeOptions,
 ) -> Result<(InferRequest, ResponseForm), InferError> {
     let json_length = match target.json_length {
@@ -84,9 +83,9 @@ pub fn decode(
             options.max_input_size
         )));
     }
-    let json = body.slice(..json_length);
+    let json = body.split_to(json_length).into_bytes();
     let mut decoder = Decoder {
-        inputs: Inputs { model, max_input_size: options.max_input_size, tail: body.slice(json_length..) },
+        inputs: Inputs { model, max_input_size: options.max_input_size, tail: body },
         request: empty(target),
         form: ResponseForm { batched: model.max_batch_size > 0, ..ResponseForm::default() },
     };

@@ -27,7 +27,7 @@ fn one(datatype: &str) -> ModelSpec {
 
 fn ask(model: &ModelSpec, header: Option<&str>, body: &[u8]) -> Result<(InferRequest, ResponseForm), String> {
     let target = Target { model: Arc::from("m"), version: None, json_length: header.map(str::as_bytes) };
-    decode(model, target, Bytes::copy_from_slice(body), DecodeOptions { max_input_size: MAX })
+    decode(model, target, body.to_vec().into(), DecodeOptions { max_input_size: MAX })
         .map_err(|error| error.to_string())
 }
 
@@ -40,7 +40,7 @@ fn refused(body: &str) -> String {
 }
 
 fn floats(input: &InputTensor) -> Vec<f32> {
-    input.data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    input.data.contiguous().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
 const SYNTAX: &[(&str, &str)] = &[
@@ -342,13 +342,13 @@ fn w27_binary_inputs_are_slices_of_the_body_in_their_order() {
         {"name":"A","shape":[1],"datatype":"FP32","parameters":{"binary_data_size":4}}]}"#;
     let mut body = json.as_bytes().to_vec();
     body.extend_from_slice(&[1, 2, 3, 0, 0, 128, 63]);
-    let bytes = Bytes::from(body.clone());
+    let bytes = bytes::Bytes::from(body.clone());
     let length = json.len().to_string();
     let target = Target { model: Arc::from("m"), version: None, json_length: Some(length.as_bytes()) };
-    let (request, _) = decode(&model, target, bytes.clone(), DecodeOptions { max_input_size: MAX }).unwrap();
-    assert_eq!(request.inputs[0].data[..], [1, 2, 3]);
+    let (request, _) = decode(&model, target, bytes.clone().into(), DecodeOptions { max_input_size: MAX }).unwrap();
+    assert_eq!(request.inputs[0].data.to_vec(), [1, 2, 3]);
     assert_eq!(floats(&request.inputs[1]), [7.0]);
-    assert_eq!(request.inputs[2].data.as_ptr(), bytes[json.len() + 3..].as_ptr());
+    assert_eq!(request.inputs[2].data.contiguous().as_ptr(), bytes[json.len() + 3..].as_ptr());
     let refused = |header: Option<&str>, body: &[u8]| ask(&model, header, body).map(|_| ()).unwrap_err();
     let cut = &body[..body.len() - 1];
     assert_eq!(
@@ -390,7 +390,7 @@ fn w31_a_raw_body_is_the_only_input() {
     assert_eq!(shape(&one("FP32"), b""), Ok(vec![0]));
     assert_eq!(ask(&one("FP32"), None, b"").unwrap().0.inputs[0].shape, [0]);
     let (request, _) = ask(&one("BYTES"), Some("0"), b"abc").unwrap();
-    assert_eq!((request.inputs[0].shape.as_slice(), &request.inputs[0].data[..]), (&[1][..], &b"\x03\0\0\0abc"[..]));
+    assert_eq!((&request.inputs[0].shape[..], request.inputs[0].data.to_vec()), (&[1][..], b"\x03\0\0\0abc".to_vec()));
     for (model, text) in [
         (
             model(&input("IN", "FP32", "[-1,-1]"), 0),
@@ -454,7 +454,7 @@ fn measure_1024_floats() {
             format!("{}", (state >> 40) as f32 / 16_777_216.0)
         })
         .collect();
-    let body = Bytes::from(format!(
+    let body = bytes::Bytes::from(format!(
         r#"{{"inputs":[{{"name":"IN","shape":[1024],"datatype":"FP32","data":[{}]}}]}}"#,
         texts.join(",")
     ));
@@ -472,7 +472,7 @@ fn measure_1024_floats() {
     let ours = best(&|| {
         let target = Target { model: Arc::from("m"), version: None, json_length: None };
         let options = DecodeOptions { max_input_size: MAX };
-        std::hint::black_box(decode(&model, target, body.clone(), options).unwrap());
+        std::hint::black_box(decode(&model, target, body.clone().into(), options).unwrap());
     });
     let list = format!("[{}]", texts.join(","));
     let serde = best(&|| {
@@ -483,7 +483,7 @@ fn measure_1024_floats() {
         name: "OUT".into(),
         datatype: naiad_tensor::DataType::Fp32,
         shape: vec![1024],
-        data: request.inputs[0].data.clone(),
+        data: request.inputs[0].data.clone().into_bytes(),
     };
     let response = crate::request::InferResponse {
         model: "m".into(),

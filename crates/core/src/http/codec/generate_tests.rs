@@ -40,9 +40,9 @@ fn w61_keys_are_inputs_or_parameters() {
     let request = ask(&model, body).unwrap();
     assert_eq!((request.id.as_str(), request.timeout_us), ("7", 9));
     let inputs: Vec<_> =
-        request.inputs.iter().map(|input| (input.name.as_str(), &input.shape[..], &input.data[..])).collect();
+        request.inputs.iter().map(|input| (input.name.as_str(), &input.shape[..], input.data.to_vec())).collect();
     let numbers = [1, 0, 0, 0, 2, 0, 0, 0];
-    assert_eq!(inputs, [("text", &[1][..], &b"\x02\0\0\0hi"[..]), ("n", &[2][..], &numbers[..])]);
+    assert_eq!(inputs, [("text", &[1][..], b"\x02\0\0\0hi".to_vec()), ("n", &[2][..], numbers.to_vec())]);
     let names: Vec<_> = request.parameters.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["stream", "x", "y"]);
 }

@@ -1,6 +1,5 @@
 //! One element of `inputs`: its members in any order, its data from the JSON or from the binary tail (W14-W20, W27).
 
-use bytes::Bytes;
 use naiad_tensor::DataType;
 
 use super::data;
@@ -9,6 +8,7 @@ use super::window::WindowParts;
 use super::{Trouble, set_once, text, unsigned};
 use crate::model::{dims_text, element_count, unknown_datatype};
 use crate::request::InputTensor;
+use crate::rope::Rope;
 use crate::shared_memory::Window;
 use crate::spec::ModelSpec;
 
@@ -21,7 +21,7 @@ pub(super) struct Inputs<'m> {
     /// W23, for each tensor that is expanded from JSON.
     pub(super) max_input_size: u64,
     /// Binary bytes that no input has taken yet.
-    pub(super) tail: Bytes,
+    pub(super) tail: Rope,
 }
 
 /// An input while its object is read.
@@ -60,16 +60,18 @@ impl Inputs<'_> {
         let Some(datatype) = DataType::from_name(&written) else {
             return Err(Trouble::Wrong(unknown_datatype(self.model, "", &name)));
         };
-        let data = match partial.data {
-            Some(data) => Bytes::from(data),
-            None => self.take(&name, partial.binary_size.unwrap_or(0))?,
+        let data = if let Some(data) = partial.data {
+            Rope::from(data)
+        } else {
+            let data = self.take(&name, partial.binary_size.unwrap_or(0))?;
+            if datatype == DataType::Bytes { data.joined() } else { data }
         };
         let window = partial.window.finish(&name)?;
         Ok((InputTensor { name, datatype, shape, data }, window))
     }
 
     /// The next `size` bytes of the binary tail, not copied (W27).
-    fn take(&mut self, name: &str, size: u64) -> Result<Bytes, Trouble> {
+    fn take(&mut self, name: &str, size: u64) -> Result<Rope, Trouble> {
         let left = self.tail.len() as u64;
         if size > left {
             return Err(Trouble::text(format!(
@@ -188,3 +190,7 @@ fn shape(reader: &mut Reader<'_>) -> Result<Vec<i64>, Trouble> {
     })?;
     Ok(dims)
 }
+
+#[cfg(test)]
+#[path = "input_tests.rs"]
+mod tests;

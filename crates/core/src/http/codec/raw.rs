@@ -1,18 +1,17 @@
 //! A raw request: the whole body is the data of the model's only input (W31).
 
-use bytes::Bytes;
-
 use super::decode::{DecodeOptions, ResponseForm, Target, empty};
 use crate::error::InferError;
 use crate::model::element_count;
 use crate::request::{InferRequest, InputTensor};
+use crate::rope::Rope;
 use crate::spec::{ModelSpec, TensorSpec};
 
 /// Decodes a raw body.
 pub(super) fn raw(
     model: &ModelSpec,
     target: Target<'_>,
-    body: Bytes,
+    body: Rope,
     options: DecodeOptions,
 ) -> Result<(InferRequest, ResponseForm), InferError> {
     let refuse = |text: String| Err(InferError::request("", text));
@@ -38,7 +37,7 @@ pub(super) fn raw(
 }
 
 /// The shape that a raw body of this size must have.
-fn deduce(model: &ModelSpec, input: &TensorSpec, body: Bytes) -> Result<(Vec<i64>, Bytes), InferError> {
+fn deduce(model: &ModelSpec, input: &TensorSpec, body: Rope) -> Result<(Vec<i64>, Rope), InferError> {
     let batch = (model.max_batch_size > 0).then_some(1);
     let mut shape: Vec<i64> = batch.into_iter().chain(input.dims.iter().copied()).collect();
     let variable: Vec<usize> = (0..shape.len()).filter(|at| shape[*at] == -1).collect();
@@ -68,7 +67,9 @@ fn deduce(model: &ModelSpec, input: &TensorSpec, body: Bytes) -> Result<(Vec<i64
         };
         let mut data = Vec::with_capacity(body.len() + 4);
         data.extend_from_slice(&length.to_le_bytes());
-        data.extend_from_slice(&body);
+        for piece in body.pieces() {
+            data.extend_from_slice(piece);
+        }
         return Ok((shape, data.into()));
     };
     if let Some(at) = variable.first() {

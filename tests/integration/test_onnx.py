@@ -286,9 +286,15 @@ BROKEN = {
     "outside": (lambda: onnx_models.external("../w"), "", "signature", "PATH_REFUSED", "outside its folder", "beside"),
     "truncated": (lambda: affine().SerializeToString()[:60], "", "signature", "TRUNCATED", "damaged ONNX", "copy it"),
     "text": (lambda: b"not a model", "", "signature", "UNKNOWN_FORMAT", "none of the formats", "save the model"),
-    "batch": (frozen, "max_batch_size: 4", "configuration", "BATCH_FROZEN", "does not batch (a run at batch 2", ""),
-    "dims": (affine, 'input { name: "x" dims: [ -1, 5 ] }', "configuration", "IO_MISMATCH", "[-1, 4], got [-1, 5]", ""),
-    "type": (affine, 'input { name: "x" data_type: TYPE_INT64 }', "configuration", "DTYPE_MISMATCH", "TYPE_FP32", ""),
+    "batch": (
+        frozen, "max_batch_size: 4", "configuration",
+        "BATCH_FROZEN", "does not batch (a run at batch 2", "write max_batch_size: 0"),
+    "dims": (
+        affine, 'input { name: "x" dims: [ -1, 5 ] }', "configuration",
+        "IO_MISMATCH", "[-1, 4], got [-1, 5]", "dims: [ -1, 4 ]"),
+    "type": (
+        affine, 'input { name: "x" data_type: TYPE_INT64 }', "configuration",
+        "DTYPE_MISMATCH", "TYPE_FP32", "data_type: TYPE_FP32"),
     "output": (affine, 'output [ { name: "y" }, { name: "z" } ]', "configuration", "CONFIG_INVALID", "gives 1 (y)", ""),
     "parameter": (affine, MODE, "load", "CONFIG_INVALID", "'execution_mode': expected 0 to 1, got '2'", "correct it"),
     "accelerator": (affine, OPENVINO, "load", "ENV_MISSING_BACKEND", "OpenVINO; it has", "onnxruntime-openvino"),

@@ -142,7 +142,9 @@ BROKEN = {
 def test_what_contradicts_the_file_is_refused(text, message):
     with pytest.raises(ConfigError) as caught:
         finish(text, PAIR)
-    assert str(caught.value) == f"config.pbtxt: {message}"
+    told = str(caught.value).removesuffix(f"; {caught.value.fix}") if caught.value.fix else str(caught.value)
+    assert told == f"config.pbtxt: {message}"
+    assert bool(caught.value.fix) == message.endswith("MISMATCH)")
 
 
 def test_a_file_without_shapes_says_what_to_write():

@@ -108,11 +108,13 @@ def _create(client: Client, request: Request) -> CreatedService:
     except ApiError as error:
         if error.code not in ("PATH_OUTSIDE_ROOTS", "PATH_NOT_FOUND"):
             raise
-    files = _files(request.path)
+    # The file of a SavedModel's graph stands for its folder, which holds the weights.
+    path = request.path.parent if request.path.name == "saved_model.pb" else request.path
+    files = _files(path)
     total = sum(source.stat().st_size for source, _ in files)
     progress(f"uploading {len(files)} file(s), {total / 1e6:.1f} MB ...")
     upload = client.upload(files, sent=_Meter(total).sent)
-    inside = request.path.name if request.path.is_file() else "."
+    inside = path.name if path.is_file() else "."
     return client.create_service(request.fields({"path": inside, "upload": upload}))
 
 

@@ -115,6 +115,19 @@ def test_a_folder_from_elsewhere_is_uploaded_with_its_layout(cli, tmp_path):
     assert (made / "config.pbtxt").read_text().startswith('name: "net-two.v1"\nbackend: "identity"')
 
 
+@pytest.mark.parametrize("inside", ["", "saved_model.pb"])
+def test_a_saved_model_from_elsewhere_is_uploaded_whole(cli, tmp_path, inside):
+    folder = tmp_path / f"pitch{len(inside)}"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    (folder / "variables/variables.index").write_bytes(b"index")
+    ended = cli.run("deploy", folder / inside)
+    assert ended.returncode == OK, ended.stderr
+    made = cli.ups.state / f"models/{folder.name}.v1/1/model.savedmodel"
+    assert (made / "saved_model.pb").read_bytes() == b"graph"
+    assert (made / "variables/variables.index").read_bytes() == b"index"
+
+
 def test_declared_tensors_reach_the_service(cli):
     words = ["--input", "image:FP32:-1,1,32,32", "--output", "y:FP32:-1,10", "--argument", "image=x"]
     service = cli.deploy("declared", *words)

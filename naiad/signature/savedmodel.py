@@ -223,7 +223,7 @@ def _servable_input(folder: Path, tensor: TensorSignature) -> TensorSignature:
             f"'{folder.name}' takes input '{tensor.name}' of {tensor.type}, which no client can send",
             "save it with a signature of dense tensors of plain datatypes",
             kind="signature",
-            code="DTYPE_MISMATCH",
+            code="IO_UNSUPPORTED",
         )
     return tensor
 
@@ -238,7 +238,7 @@ def _served(folder: Path, outputs: list[TensorSignature]) -> tuple[list[TensorSi
             f"'{folder.name}' gives no output that a client can get: {names}",
             "save it with a signature of dense tensors of plain datatypes",
             kind="signature",
-            code="DTYPE_MISMATCH",
+            code="IO_UNSUPPORTED",
         )
     return told, [f"output '{tensor.name}' is not served: no client can get {tensor.type}" for tensor in left]
 

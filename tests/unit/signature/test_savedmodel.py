@@ -168,17 +168,17 @@ REFUSED = {
     "sparse": (
         graph({"serving_default": definition({"s": info(encoding=block(4, b""))})}),
         "'m' takes input 's' of sparse or composite, which no client can send",
-        "DTYPE_MISMATCH",
+        "IO_UNSUPPORTED",
     ),
     "complex input": (
         graph({"serving_default": definition({"c": info(8)})}),
         "'m' takes input 'c' of complex64, which no client can send",
-        "DTYPE_MISMATCH",
+        "IO_UNSUPPORTED",
     ),
     "no output": (
         graph({"serving_default": definition({"x": info()}, {"r": info(20)})}),
         "'m' gives no output that a client can get: 'r' of resource",
-        "DTYPE_MISMATCH",
+        "IO_UNSUPPORTED",
     ),
     "variables": (
         graph({"serving_default": GOOD}, before=block(3, b"")),

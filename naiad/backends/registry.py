@@ -74,6 +74,13 @@ def choose(message: Any, version_directory: Path, *, name: str) -> Backend:
     )
 
 
+def alone(name: str, file: PurePath) -> Backend:
+    """The backend of this name for a model outside a repository, its first filename the one of this suffix."""
+    backend = BACKENDS[name]
+    same = next((other for other in backend.filenames if PurePath(other).suffix == file.suffix.lower()), None)
+    return _first(backend, same) if same else backend
+
+
 def _only_entry(folder: Path) -> tuple[tuple[str, str], ...]:
     """A folder's only entry and the kind that its suffix names; nothing where either is missing."""
     names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []

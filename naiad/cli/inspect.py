@@ -162,12 +162,12 @@ def find(path: Path) -> Found:
 
 def _lone(file: Path) -> Found:
     """A model outside a repository: all that is known is what it says."""
-    from naiad.backends.registry import BACKENDS
+    from naiad.backends import registry
     from naiad.config import pbtxt
     from naiad.signature.recognise import read
 
     signature = read(file)
-    backend = BACKENDS[signature.backend]
+    backend = registry.alone(signature.backend, file)
     return Found(
         name=file.stem,
         folder=file.parent,

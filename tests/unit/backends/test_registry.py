@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import naiad
-from naiad.backends.registry import BACKENDS, LATER, choose
+from naiad.backends.registry import BACKENDS, LATER, alone, choose
 from naiad.config import pbtxt
 from naiad.errors import ConfigError
 
@@ -113,6 +113,14 @@ def test_a_tensorflow_model_is_known_by_its_name(folder, file):
     assert (backend.name, backend.default_filename) == ("tensorflow", file)
     written = choose(pbtxt.parse('backend: "tensorflow"', "config.pbtxt").message, folder, name="m")
     assert written.default_filename == file
+
+
+@pytest.mark.parametrize(
+    ("file", "called"),
+    [("net.keras", "model.keras"), ("pitch", "model.savedmodel"), ("x.SAVEDMODEL", "model.savedmodel")],
+)
+def test_a_model_outside_a_repository_is_called_after_its_suffix(file, called):
+    assert alone("tensorflow", Path(file)).default_filename == called
 
 
 REFUSED = {

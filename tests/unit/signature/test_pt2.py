@@ -296,7 +296,6 @@ BROKEN = {
     "another kind": [],
     "nothing in it": {},
     "brackets without end": b"[" * 900_000,
-    "more values than are read": b"[" + b"[]," * 600_000 + b"[]]",
     "values of another kind": program(values=[]),
     "a tensor that is not there": program(values={}),
     "sizes of another kind": program(values={"x": {"dtype": 7, "sizes": 3}, "y": value(2)}),
@@ -319,6 +318,11 @@ BROKEN = {
 def test_a_broken_program_is_refused(tmp_path, document):
     error = refusal(archive(tmp_path / "model.pt2", document))
     assert (error.code, error.what.startswith("'model.pt2' is a damaged zip archive: ")) == ("TRUNCATED", True)
+
+
+def test_a_program_of_too_many_values_is_refused_before_they_take_memory(tmp_path):
+    document = {**program(), "rest": [[]] * 500_000}
+    assert "values, at most 1000000" in refusal(archive(tmp_path / "model.pt2", document)).what
 
 
 def test_a_program_that_unpacks_to_more_than_is_read_is_refused(tmp_path):

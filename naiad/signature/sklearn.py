@@ -58,7 +58,7 @@ def read_skops(path: Path, archive: zipfile.ZipFile, parameters: Mapping[str, st
     """The signature of a skops archive; raises `UnservableFile`.
 
     Input `input` is FP32 [-1, features], or BYTES [-1, 1] where the first step takes texts. A classifier gives
-    `label` [-1] and, where it has them, `probabilities` FP32 [-1, classes]; a parameter `method` asks for others.
+    `label` [-1, 1] and, where it has them, `probabilities` FP32 [-1, classes]; a parameter `method` asks for others.
     """
     try:
         with archive.open("schema.json") as file:
@@ -162,7 +162,7 @@ def _outputs(last: _Node, classes: tuple[str, int] | None) -> tuple[TensorSignat
     if classes is None or not last.name.startswith("sklearn."):
         return ()
     datatype, count = classes
-    label = TensorSignature(name=LABEL, type="class", datatype=datatype, dims=(-1,))
+    label = TensorSignature(name=LABEL, type="class", datatype=datatype, dims=(-1, 1))
     if kind in _PLAIN or (kind in ("SVC", "NuSVC") and last.attributes.get("probability") is not True):
         return (label,)
     if _PROBABLE.fullmatch(kind) is None:

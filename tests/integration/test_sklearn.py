@@ -23,7 +23,7 @@ TRUSTED = parameters(naiad__trust_pickle="true")
 PICKLE_IO = """
 max_batch_size: 8
 input { name: "input" data_type: TYPE_FP32 dims: [ 4 ] }
-output { name: "label" data_type: TYPE_INT64 dims: [ ] }
+output { name: "label" data_type: TYPE_INT64 dims: [ 1 ] reshape { shape: [ ] } }
 output { name: "probabilities" data_type: TYPE_FP32 dims: [ 3 ] }
 """
 
@@ -97,12 +97,12 @@ def io(server: Serve, model: str) -> tuple[list[Any], list[Any], int]:
     return told[0], told[1], config["max_batch_size"]
 
 
-LABELS = ("label", "INT64", [])
+LABELS = ("label", "INT64", [1])
 COMPLETED = {
     "logistic": ([("input", "FP32", [4])], [LABELS, ("probabilities", "FP32", [3])], 32),
-    "pipeline": ([("input", "FP32", [4])], [("label", "STRING", []), ("probabilities", "FP32", [3])], 32),
+    "pipeline": ([("input", "FP32", [4])], [("label", "STRING", [1]), ("probabilities", "FP32", [3])], 32),
     "margins": ([("input", "FP32", [4])], [LABELS], 32),
-    "forest": ([("input", "FP32", [4])], [("output", "FP32", [])], 32),
+    "forest": ([("input", "FP32", [4])], [("output", "FP32", [1])], 32),
     "lines": ([("input", "FP32", [4])], [("output", "FP32", [2])], 32),
     "turned": ([("input", "FP32", [4])], [("output", "FP32", [2])], 32),
     "texts": ([("input", "STRING", [1])], [LABELS, ("probabilities", "FP32", [2])], 32),
@@ -122,7 +122,7 @@ def test_labels_and_probabilities_are_those_of_the_library(server, fitted, name)
 
     rows = iris()[0][::7]
     given = ask(server, name, rows)
-    assert given["label"].tolist() == fitted[name].predict(rows).tolist()
+    assert given["label"].reshape(-1).tolist() == fitted[name].predict(rows).tolist()
     if name != "margins":
         assert np.array_equal(given["probabilities"], fitted[name].predict_proba(rows).astype("f4"))
 
@@ -136,7 +136,8 @@ def test_values_are_those_of_the_library(server, fitted, name, method):
 
     rows = iris()[0][::7]
     expected = getattr(fitted[name], method)(rows)
-    assert np.allclose(ask(server, name, rows)["output"], expected.astype("f4"), rtol=1e-6, atol=1e-6)
+    given = ask(server, name, rows)["output"]
+    assert np.allclose(given, expected.astype("f4").reshape(given.shape), rtol=1e-6, atol=1e-6)
 
 
 def test_datatypes_are_those_that_are_written(server, fitted):
@@ -152,14 +153,14 @@ def test_texts_are_strings(server, fitted):
 
     rows = np.array([["good cheese"], ["bad wine"]], dtype=object)
     given = ask(server, "texts", rows, datatype="BYTES")
-    assert given["label"].tolist() == fitted["texts"].predict(rows[:, 0]).tolist() == [1, 0]
+    assert given["label"].reshape(-1).tolist() == fitted["texts"].predict(rows[:, 0]).tolist() == [1, 0]
 
 
 def test_requests_at_the_same_time_are_batched(server, fitted):
     rows = iris()[0]
     expected = fitted["logistic"].predict(rows).tolist()
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda at: ask(server, "logistic", rows[at : at + 1])["label"][0], range(150)))
+        answers = list(pool.map(lambda at: ask(server, "logistic", rows[at : at + 1])["label"].item(), range(150)))
     assert answers == expected
     (stats,) = server.get("/v2/models/logistic/stats").json["model_stats"]
     assert stats["execution_count"] < stats["inference_count"]
@@ -247,7 +248,7 @@ def test_a_trusted_pickle_serves(repository, start, fitted, file):
     (repository.root / "m" / "config.pbtxt").write_text(TRUSTED + PICKLE_IO)
     server = start().wait_ready()
     rows = iris()[0][:8]
-    assert ask(server, "m", rows)["label"].tolist() == fitted["logistic"].predict(rows).tolist()
+    assert ask(server, "m", rows)["label"].reshape(-1).tolist() == fitted["logistic"].predict(rows).tolist()
 
 
 # -- what does not fit ------------------------------------------------------------------------------------------------

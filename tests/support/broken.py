@@ -103,6 +103,21 @@ def _onnx(*, domain: str = "", opset: int = 13, ir: int = 8) -> bytes:
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=ir).SerializeToString())
 
 
+def _field(number: int, content: bytes) -> bytes:
+    """A field of bytes in the wire format of protocol buffers."""
+    size = len(content)
+    return bytes([number << 3 | 2, *([size & 0x7F | 0x80, size >> 7] if size > 0x7F else [size])]) + content
+
+
+def _saved_model() -> bytes:
+    """saved_model.pb of a model with one signature, x to y, and with variables."""
+    tensor_info = _field(1, b"x:0") + b"\x10\x01" + _field(3, _field(2, b"\x08\x04"))
+    tensors = [_field(at, _field(1, name) + _field(2, tensor_info)) for at, name in ((1, b"x"), (2, b"y"))]
+    signature = b"".join(tensors) + _field(3, b"tensorflow/serving/predict")
+    named = _field(5, _field(1, b"serving_default") + _field(2, signature))
+    return b"\x08\x01" + _field(2, _field(1, _field(4, b"serve")) + _field(3, b"") + named)
+
+
 FILES: Mapping[str, Broken] = {
     "weights": Broken(
         files=_lone("model.pt", STATE_DICT), code="WEIGHTS_ONLY", cause="weights only (a state dict)", fix="jit.trace"
@@ -139,8 +154,8 @@ FILES: Mapping[str, Broken] = {
         cause="its schema.json is not readable", fix="skops.io.dump", backend="sklearn",
     ),
     "other backend": Broken(
-        files=_lone("model.skops", TRACED), code="BACKEND_MISMATCH", cause="is no model for backend 'sklearn'",
-        fix="name the file 'model.pt'", backend="sklearn",
+        files=_lone("model.skops", TRACED), code="BACKEND_MISMATCH", cause="which backend 'pytorch' runs",
+        fix='write backend: "pytorch"', backend="sklearn",
     ),
 }  # fmt: skip
 """What is wrong with the file itself."""
@@ -270,7 +285,7 @@ RUN: Mapping[str, Broken] = {
         backend="onnxruntime", code="MISSING_OP", cause="Frobnicate", fix="",
     ),
     "no variables": Broken(
-        files={"1/model.savedmodel/saved_model.pb": b"\x08\x01", "1/model.savedmodel/variables/": b""},
+        files={"1/model.savedmodel/saved_model.pb": _saved_model(), "1/model.savedmodel/variables/": b""},
         backend="tensorflow", code="TRUNCATED", cause="variables", fix="copy the whole folder",
     ),
 }  # fmt: skip

@@ -80,7 +80,7 @@ def told(path: Path, schema: Any, classes: bytes = npy("<i8", 3)) -> tuple[list[
 def test_a_classifier_tells_its_features_and_classes(tmp_path):
     inputs, outputs = told(tmp_path, LOGISTIC)
     assert inputs == [("input", "FP32", (-1, 4))]
-    assert outputs == [("label", "INT64", (-1,)), ("probabilities", "FP32", (-1, 3))]
+    assert outputs == [("label", "INT64", (-1, 1)), ("probabilities", "FP32", (-1, 3))]
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,12 @@ def test_a_classifier_tells_its_features_and_classes(tmp_path):
     [("<i8", "INT64"), ("<U10", "BYTES"), ("|b1", "BOOL"), ("<f8", "FP32"), ("|u1", "INT64"), ("|S3", "BYTES")],
 )
 def test_labels_have_the_datatype_of_the_classes(tmp_path, classes, label):
-    assert told(tmp_path, LOGISTIC, npy(classes, 3))[1][0] == ("label", label, (-1,))
+    assert told(tmp_path, LOGISTIC, npy(classes, 3))[1][0] == ("label", label, (-1, 1))
 
 
 def test_classes_may_be_objects(tmp_path):
     model = estimator("sklearn.naive_bayes.GaussianNB", n_features_in_=json_node(2), classes_=objects("a", "b"))
-    assert told(tmp_path, model)[1] == [("label", "BYTES", (-1,)), ("probabilities", "FP32", (-1, 2))]
+    assert told(tmp_path, model)[1] == [("label", "BYTES", (-1, 1)), ("probabilities", "FP32", (-1, 2))]
 
 
 def test_a_pipeline_takes_what_its_first_step_takes_and_gives_what_its_last_gives(tmp_path):

@@ -92,7 +92,7 @@ class Backend:
         # What the configuration writes counts, for the file tells no datatypes.
         written = spec.config.get("output", [])
         self._datatypes = {tensor["name"]: tensor.get("data_type", "")[5:] for tensor in written}
-        self._outputs: list[tuple[int, str, str]] = []
+        self._outputs: list[tuple[int, str, str, bool]] = []
 
     def _threads(self, count: int) -> None:
         """Estimators that were told to use every processor use as many threads as this worker may."""
@@ -138,7 +138,7 @@ class Backend:
                 raise LoadFailure(
                     f"output '{tensor['name']}': the model gives {', '.join(names)}", "name one of these", "IO_MISMATCH"
                 )
-            chosen.append((index, name, tensor["datatype"]))
+            chosen.append((index, name, tensor["datatype"], not tensor["dims"]))
         self._outputs = chosen
 
     def _rows(self, array: Any) -> Any:
@@ -152,12 +152,14 @@ class Backend:
         return array
 
     def _run(self, name: str, rows: Any, datatype: str) -> Any:
+        """One output [rows, …]; a single value of each row is a column."""
         result = getattr(self._model, self._calls[name])(rows)
         if isinstance(result, list):
             raise ValueError(f"{self._calls[name]} gives a list of {len(result)} arrays; leave this output out")
         if hasattr(result, "toarray"):  # a sparse matrix
             result = result.toarray()
-        return _as(np.asarray(result), datatype)
+        array = _as(np.asarray(result), datatype)
+        return array.reshape(-1, 1) if array.ndim == 1 else array
 
     def probe(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Outputs by name for the one input."""
@@ -168,7 +170,11 @@ class Backend:
     def execute(self, inputs: dict[int, Any]) -> tuple[list[tuple[int, Any]], bytes]:
         """Output arrays by index."""
         rows = self._rows(inputs[0])
-        return [(index, self._run(name, rows, datatype)) for index, name, datatype in self._outputs], b""
+        outputs = []
+        for index, name, datatype, flat in self._outputs:
+            array = self._run(name, rows, datatype)
+            outputs.append((index, array.reshape(-1) if flat else array))
+        return outputs, b""
 
     def finalize(self) -> None:
         """Drops the estimator."""

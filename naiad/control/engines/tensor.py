@@ -73,10 +73,10 @@ class ModelFolder:
                 copies = [(layout.content, target)]
             else:
                 copies = clone.files_of(layout.content, target)
-            if not trusted:
-                trust.refuse_code([source for source, _ in copies])
-            digest = clone.all_of(copies, hard_link=immutable)
             text = layout.configuration.read_text("utf-8") if layout.configuration else None
+            if not trusted:
+                trust.refuse_code([source for source, _ in copies], text)
+            digest = clone.all_of(copies, hard_link=immutable)
             config = generate(model, text, declared)
             if config is not None:
                 (building / CONFIGURATION).write_text(config, "utf-8")

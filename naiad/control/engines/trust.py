@@ -1,22 +1,50 @@
-"""Finds the files of a model that hold code: it runs only where the service says that it is trusted (D4)."""
+"""Finds the files of a model that hold code: it runs only where the service says that it is trusted (D3, D4)."""
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from naiad.config import pbtxt
 from naiad.control.diagnosis import Broken
+from naiad.errors import ConfigError
 
-_CODE = {".py": "Python code", ".pyc": "Python code"}
+_PYTHON = "Python code, which runs when the model is loaded"
+_PICKLE = "a pickle, which can run code when the model is loaded"
+_NATIVE = "native code, which runs when the model is loaded"
+_CODE = {".py": _PYTHON, ".pyc": _PYTHON, ".pkl": _PICKLE, ".pickle": _PICKLE, ".joblib": _PICKLE, ".so": _NATIVE}
+_ENVIRONMENT = "EXECUTION_ENV_PATH"
 
 
-def refuse_code(files: Iterable[Path]) -> None:
-    """Raises `Broken` that names the first file which holds code."""
+def refuse_code(files: Iterable[Path], configuration: str | None) -> None:
+    """Raises `Broken` that names the first file, or the part of the configuration, which brings code."""
     for file in files:
-        what = _CODE.get(file.suffix.lower())
+        what = _CODE.get(file.suffix.lower()) or _in_archive(file)
         if what is not None:
-            raise Broken(
-                "CODE_NOT_TRUSTED",
-                f"'{file.name}' is {what}, which runs when the model is loaded",
-                fix="read it, and if you trust it say so: naiad deploy --trust, or model.trust of the API",
-            )
+            raise _untrusted(f"'{file.name}' is {what}")
+    if configuration is not None and _ENVIRONMENT in _parameters(configuration):
+        raise _untrusted(f"config.pbtxt names {_ENVIRONMENT}, an interpreter that runs when the model is loaded")
+
+
+def _parameters(configuration: str) -> frozenset[str]:
+    """The names of the parameters, however they are spelled; none where the server will refuse the text anyway."""
+    try:
+        return frozenset(pbtxt.parse(configuration, "config.pbtxt").message.parameters)
+    except ConfigError:
+        return frozenset()
+
+
+def _untrusted(what: str) -> Broken:
+    fix = "read it, and if you trust it say so: naiad deploy --trust, or model.trust of the API"
+    return Broken("CODE_NOT_TRUSTED", what, fix=fix)
+
+
+def _in_archive(file: Path) -> str | None:
+    """What an archive holds that is code: AOTInductor packs a shared library, whatever its file is called."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            native = any(name.endswith(".so") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return None  # no archive, or one that no backend opens either
+    return _NATIVE if native else None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -83,14 +84,38 @@ def test_a_bare_saved_model_lies_in_a_version_directory(folder, tmp_path):
     assert (target / "variables/variables.index").read_bytes() == b"index"
 
 
-@pytest.mark.parametrize("file", ["model.py", "MODEL.PY", "lib/helper.pyc"])
-def test_d4_code_is_refused_unless_it_is_trusted(folder, tmp_path, file):
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("model.py", "Python code"),
+        ("MODEL.PY", "Python code"),
+        ("lib/helper.pyc", "Python code"),
+        ("model.joblib", "a pickle"),
+        ("model.pkl", "a pickle"),
+        ("model.pt2", "native code"),
+    ],
+)
+def test_d3_d4_code_is_refused_unless_it_is_trusted(folder, tmp_path, file, what):
     code = tmp_path / "net/1" / file
     code.parent.mkdir(parents=True)
-    code.write_bytes(b"print()")
-    with pytest.raises(Broken, match=f"'{code.name}' is Python code, which runs when the model is loaded") as caught:
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("model/data/aotinductor/model/code.so", b"")
+    with pytest.raises(Broken, match=f"'{code.name}' is {what}, which .* when the model is loaded") as caught:
         folder.prepare("net.v1", Declared(), tmp_path / "net", immutable=False)
     assert (caught.value.code, folder.names()) == ("CODE_NOT_TRUSTED", set())
     assert "naiad deploy --trust" in caught.value.fix
     folder.prepare("net.v1", Declared(), tmp_path / "net", immutable=False, trusted=True)
     assert (tmp_path / "models/net.v1/1" / file).is_file()
+
+
+@pytest.mark.parametrize("name", ["EXECUTION_ENV_PATH", r"EXECUTION\137ENV_PATH"])
+def test_d4_an_interpreter_of_its_own_is_code(folder, tmp_path, name):
+    version = tmp_path / "net/1"
+    version.mkdir(parents=True)
+    (version / "model.pt").write_bytes(b"weights")
+    value = 'value { string_value: "$$TRITON_MODEL_DIRECTORY/1/env.tar.gz" }'
+    (tmp_path / "net/config.pbtxt").write_text(f'parameters {{ key: "{name}" {value} }}')
+    with pytest.raises(Broken, match="names EXECUTION_ENV_PATH, an interpreter that runs") as caught:
+        folder.prepare("net.v1", Declared(), tmp_path / "net", immutable=False)
+    assert caught.value.code == "CODE_NOT_TRUSTED"
+    folder.prepare("net.v1", Declared(), tmp_path / "net", immutable=False, trusted=True)

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from naiad.backends.base import Backend
 from naiad.config.described import Described, asked, merged
 from naiad.config.pbtxt import PartialConfig
 from naiad.server.supervisor import Supervisor, Worker
-from naiad.signature import pythonmodel
 
 
 def described(
     partial: PartialConfig,
     backend: Backend,
-    path: Path,
     *,
     name: str,
-    ask: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None,
-) -> Described | None:
-    """The configuration that the model completes; None where the file says that it does not.
+    ask: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> Described:
+    """The configuration that the model completes: `ask` hands it what is written and gives back what it makes of it.
 
-    `ask` hands it the configuration and gives back what it makes of it; None where nobody is to be asked. Raises
-    `UnservableFile` for a file that holds no model, and `ConfigError`.
+    Raises `ConfigError`, and what `ask` raises.
     """
-    if not pythonmodel.read(path).describes or ask is None:
-        return None
     before = asked(partial, backend, name=name)
     return merged(partial, before, ask(before))
 

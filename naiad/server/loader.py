@@ -176,9 +176,9 @@ class Loader:
         devices.check(request.partial.message, name=request.model)
         backend = self._backends.applied(recognition.backend_of(request.partial, folder, name=request.model))
         file = request.partial.message.default_model_filename or backend.default_filename
-        told = self._described(request, (backend, folder, file))
-        stated = request if told is None else replace(request, partial=told.partial)
         signature = self._signature(request, backend, folder, file)
+        told = self._described(request, (backend, folder, file), signature)
+        stated = request if told is None else replace(request, partial=told.partial)
         probed = None
         if backend.reads_signature and self._complete:
             probed = probe_request(request.partial, signature)
@@ -208,10 +208,11 @@ class Loader:
         log.debug("Model config: %s", json.dumps(completed.config.document), extra={"fields": fields})
         return Loaded(request=request, files=files, completed=completed, spec=spec, workers=started, plan=plan)
 
-    def _described(self, request: LoadRequest, place: tuple[Backend, Path, str]) -> Described | None:
-        """The configuration with what the model says of itself; None where it says nothing."""
-        backend, folder, file = place
-        if not backend.describes:
+    def _described(
+        self, request: LoadRequest, place: tuple[Backend, Path, str], signature: Signature | None
+    ) -> Described | None:
+        """The configuration with what the model says of itself; None where it says nothing or is not to be asked."""
+        if signature is None or not signature.describes or not self._complete:
             return None
 
         def ask(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -219,10 +220,7 @@ class Loader:
             message = {**load_message(request, place, threads=self._threads_of(request)), "config": config}
             return describe.once(self._supervisor, worker, message)
 
-        path = model_file(folder, file)
-        return describe.described(
-            request.partial, backend, path, name=request.model, ask=ask if self._complete else None
-        )
+        return describe.described(request.partial, place[0], name=request.model, ask=ask)
 
     def _signature(self, request: LoadRequest, backend: Backend, folder: Path, file: str) -> Signature | None:
         if not file:

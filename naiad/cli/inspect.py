@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -122,16 +122,21 @@ def _run(found: Found, options: DryRunOptions) -> Preview:
     """What is known after a dry run; raises `ConfigError` or `LoadError`."""
     from naiad.config.autocomplete import probe_request
     from naiad.config.preview import after_run
-    from naiad.server.dry_run import dry_run
+    from naiad.server.dry_run import description, dry_run
     from naiad.server.loader import LoadRequest
 
     probed = probe_request(found.partial, found.signature) if found.backend.reads_signature else None
     version = int(found.folder.name) if found.folder.name.isdecimal() else 1
     request = LoadRequest(model=found.name, version=version, directory=found.folder.parent, partial=found.partial)
     file = str(found.file.relative_to(found.folder)) if found.file is not None else ""
+    origins: Mapping[str, str] = {}
+    if found.signature is not None and found.signature.describes:
+        told = description(request, found.backend, (found.folder, file), options=options)
+        request, origins = replace(request, partial=told.partial), told.origins
     report, note = dry_run(request, found.backend, (found.folder, file), probed=probed, options=options)
     run = (probed, report) if probed is not None and report is not None else None
-    seen = after_run(found.partial, found.backend, name=found.name, signature=found.signature, run=run)
+    seen = after_run(request.partial, found.backend, name=found.name, signature=found.signature, run=run)
+    seen = replace(seen, origins={**seen.origins, **origins})
     return replace(seen, notes=(*seen.notes, note)) if note else seen
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,9 +22,11 @@ from naiad._worker.naiad_worker.control import Closed, ControlChannel
 from naiad._worker.naiad_worker.restrict import Limits
 from naiad.backends.base import Backend
 from naiad.config.autocomplete import ProbeRequest
+from naiad.config.described import Described
 from naiad.errors import LoadError
 from naiad.server import threads
 from naiad.server.allowed import worker_environment
+from naiad.server.describe import described
 from naiad.server.loader import AS_WRITTEN, LoadRequest, instead_of_run, load_message, without_paths
 from naiad.server.reaper import describe_exit
 
@@ -78,15 +80,31 @@ def dry_run(
                 return None, f"the model loads; models of backend '{backend.name}' are not asked what they give"
             return run.ask({"type": "PROBE", "inputs": probed.inputs, "batched": probed.batched}, "PROBED"), ""
         except _Failed as error:
-            cause = without_paths(error.cause, place[0].parent)
-            failure = LoadError(
-                model=request.model, version=request.version, stage=error.stage, cause=cause, fix=error.fix
-            )
-            failure.coded(error.code)
+            failure = error.of(request, place[0])
             if probed is None or error.stage != "probe":
                 raise failure from None
             told = instead_of_run(request, probed, failure)
             return (None, AS_WRITTEN % failure.cause) if told is None else (told, "")
+
+
+def description(
+    request: LoadRequest, backend: Backend, place: tuple[Path, str], *, options: DryRunOptions
+) -> Described:
+    """The configuration as the model completes it, asked in such a process; raises `ConfigError` or `LoadError`."""
+    count = threads.of_model(request.partial.message, "1", source=request.partial.source)
+
+    def ask(config: Mapping[str, Any]) -> Mapping[str, Any]:
+        message = load_message(request, (backend, *place), threads=count)
+        message |= {"type": "DESCRIBE", "device": {"kind": "cpu"}, "config": config}
+        with _started(backend.half(place[1]), count, options) as run:
+            try:
+                run.ask(None, "RESTRICTED")
+                run.ask(None, "HELLO")
+                return dict(run.ask(message, "DESCRIBED")["config"])
+            except _Failed as error:
+                raise error.of(request, place[0]) from None
+
+    return described(request.partial, backend, name=request.model, ask=ask)
 
 
 class _Failed(Exception):
@@ -98,6 +116,12 @@ class _Failed(Exception):
         self.cause = cause
         self.code = code
         self.fix = fix
+
+    def of(self, request: LoadRequest, folder: Path) -> LoadError:
+        """The failure of this model."""
+        cause = without_paths(self.cause, folder.parent)
+        failure = LoadError(model=request.model, version=request.version, stage=self.stage, cause=cause, fix=self.fix)
+        return failure.coded(self.code)
 
 
 class _Run:

@@ -195,3 +195,15 @@ def test_what_the_dry_run_contradicts_is_listed_in_all_forms_and_in_the_log(torc
     (record,) = [record for record in server.records() if record["message"] == line]
     assert {name: record[name] for name in conflict} == conflict
     assert (record["model"], record["level"]) == ("other", "warning")
+
+
+def test_a_python_model_is_asked_what_it_takes(tmp_path):
+    document = shown(ROOT / "examples/python-models/auto_complete")
+    (tensor,) = document["config"]["input"]
+    assert (tensor["name"], tensor["data_type"], tensor["dims"]) == ("ROW", "TYPE_INT64", [-1])
+    assert (document["open"], document["config"]["max_batch_size"]) == ([], 16)
+    origins = document["origins"]
+    assert (origins["input.ROW"], origins["max_batch_size"], origins["backend"]) == ("model", "model", "file")
+    body = "@staticmethod\ndef auto_complete_config(config):\n    raise OSError('no')\ndef execute(self, requests): ..."
+    Repository(tmp_path).python("m", body)
+    assert "dry run: 'model.py': auto_complete_config() fails with OSError: no" in refused(tmp_path / "m")[0]

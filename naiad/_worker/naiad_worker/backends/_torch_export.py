@@ -12,9 +12,19 @@ from naiad_worker.backends._torch_common import Place, Runner, loading
 _FIX = "export the model again with the torch version that serves it"
 
 
+_IMPORTS = (
+    "torch.export.pt2_archive._package",
+    "torch._export.serde.serialize",
+    "torch.export._trace",
+    "torch.export._unlift",
+    "torch._inductor.sizevars",
+    "sympy.tensor.tensor",
+)
+
+
 def warm() -> None:
     """Imports what `torch.export.load` imports at its first call, which takes seconds."""
-    for name in ("torch.export.pt2_archive._package", "torch._export.serde.serialize"):
+    for name in _IMPORTS:
         with contextlib.suppress(ImportError):  # another torch has them elsewhere, and then imports them later
             importlib.import_module(name)
 

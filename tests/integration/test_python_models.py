@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from tests.support.server import Answer, Serve
+from tests.support.server import Answer, Serve, alive
 
 EXPLICIT = "--model-control-mode=explicit"
 CONFIG = """backend: "python" max_batch_size: 8 dynamic_batching { }
@@ -249,6 +252,42 @@ def test_print_reaches_the_log_and_finalize_runs_at_unload(repository, start):
     logged(server, "buried")
 
 
+@pytest.mark.parametrize("level", ["0", "1"])
+def test_verbose_lines_come_with_a_verbose_log(repository, start, level):
+    body = ECHO + '\ndef initialize(self, args):\n    pb_utils.Logger.log_verbose("fine print")\n    print("said")\n'
+    repository.python("m", body, config=CONFIG)
+    server = start(f"--log-verbose={level}").wait_ready()
+    logged(server, "said")
+    lines = [record["message"] for record in server.records() if "VERBOSE: model.py:" in record["message"]]
+    assert [line.rpartition(": ")[2] for line in lines] == (["fine print"] if level == "1" else [])
+
+
+def test_instances_are_added_to_a_model_that_described_itself(repository, start):
+    tells = """
+    @staticmethod
+    def auto_complete_config(config):
+        config.add_input({"name": "IN", "data_type": "TYPE_FP32", "dims": [-1]})
+        config.add_output({"name": "OUT", "data_type": "TYPE_FP32", "dims": [-1]})
+        config.set_max_batch_size(8)
+        return config
+
+    def initialize(self, args):
+        print("instance", args["model_instance_name"])
+    """
+    repository.python("m", ECHO + textwrap.dedent(tells), config="instance_group { count: 1 }")
+    server = start(EXPLICIT, "--load-model=m").wait_ready()
+    worker = worker_pid(server)
+    (repository.root / "m" / "config.pbtxt").write_text("instance_group { count: 2 }")
+    assert server.post("/v2/repository/models/m/load").status == 200
+    logged(server, "instance m_1")
+    assert worker_pid(server) != worker
+    assert alive(worker), "the instance that served was started anew"
+    assert out(ask(server, "m", 1.0)) == [1.0]
+    os.kill(worker, signal.SIGKILL)
+    server.until(lambda: len([r for r in server.records() if r["message"] == "worker restarted"]) == 1, 20, "not again")
+    assert [out(ask(server, "m", float(number))) for number in range(4)] == [[0.0], [1.0], [2.0], [3.0]]
+
+
 def test_a_finalize_that_hangs_does_not_keep_its_worker(repository, start):
     hang = '\ndef finalize(self):\n    print("hanging", flush=True)\n    __import__("threading").Event().wait()\n'
     repository.python("m", ECHO + hang, config=CONFIG)
@@ -256,8 +295,6 @@ def test_a_finalize_that_hangs_does_not_keep_its_worker(repository, start):
     worker = worker_pid(server)
     assert server.post("/v2/repository/models/m/unload").status == 200
     logged(server, "hanging")
-    from tests.support.server import alive
-
     server.until(lambda: not alive(worker), 20, "the worker lives")
 
 
@@ -271,8 +308,6 @@ def test_a_model_is_ready_when_it_says_so(repository, start):
     """
     count = '\ndef execute(self, requests):\n    parameters = {"asked": self.asked}\n'
     count += "    return [pb_utils.InferenceResponse([], parameters=parameters) for request in requests]\n"
-    import textwrap
-
     repository.python("m", textwrap.dedent(body) + count, config=CONFIG)
     server = start().wait_ready()
     assert ask(server, "m", 1.0).json["parameters"] == {"asked": 3}

@@ -32,6 +32,7 @@ class Request:
     trust: bool
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
+    environment: str | None
 
     def fields(self, model: dict[str, Any]) -> ServiceFields:
         """The service's fields with the model where it now is."""
@@ -44,6 +45,7 @@ class Request:
             "model": model | {"trust": self.trust},
             "inputs": self.inputs,
             "outputs": self.outputs,
+            "environment": self.environment,
             "auth": {"mode": "public" if self.public else "key"},
         }
         try:
@@ -69,6 +71,7 @@ def deploy(
     inputs: Annotated[list[str] | None, typer.Option("--input", help="NAME:DTYPE:DIMS, as x:FP32:-1,1,32,32")] = None,
     outputs: Annotated[list[str] | None, typer.Option("--output", help="NAME:DTYPE:DIMS")] = None,
     argument: Annotated[list[str] | None, typer.Option(help="INPUT=ARGUMENT of forward(), where several")] = None,
+    environment: Annotated[str | None, typer.Option(help="environment to run in; see 'naiad env'")] = None,
     key_file: Annotated[
         Path | None, typer.Option(help="write the key there (0600), as a header for curl -H @FILE")
     ] = None,
@@ -85,6 +88,7 @@ def deploy(
         trust=trust,
         inputs=_tensors(inputs or [], argument or []),
         outputs=_tensors(outputs or [], []),
+        environment=environment,
     )
 
     def work() -> None:

@@ -29,6 +29,7 @@ def service_lines(service: Service) -> list[str]:
         f"state     {status.state}",
         f"version   {status.version}",
         f"model     {service.model.path}" + (f" (upload {service.model.upload})" if service.model.upload else ""),
+        *([f"runs in   {service.environment}"] if service.environment else []),
         f"access    {service.auth.mode}",
         *_access(status.access),
     ]

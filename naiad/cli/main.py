@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from naiad import __version__, settings
-from naiad.cli import deploy, down, infer, key, logs, ls, rm, status, up, version
+from naiad.cli import deploy, down, env, infer, key, logs, ls, rm, status, up, version
 from naiad.cli.output import fail
 from naiad.errors import ConfigError
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_ROOMS = (up, down, deploy, ls, status, logs, infer, rm, key, version)
+_ROOMS = (up, down, deploy, ls, status, logs, infer, rm, env, key, version)
 _OPTIONAL = ("naiad.cli.serve", "naiad.cli.inspect")
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from naiad.errors import NaiadError
+from naiad.errors import NaiadError, NotFound
 
 Result = TypeVar("Result")
 
@@ -83,6 +83,8 @@ def guarded(command: Callable[[], Result]) -> Result:
         fail(str(error), Exit.NOT_READY)
     except ApiError as error:
         fail(str(error), Exit.USAGE if error.status == 422 else Exit.ERROR)
+    except NotFound as error:
+        fail(str(error), Exit.NOT_FOUND)
     except NaiadError as error:
         fail(str(error))
     except (OSError, ValueError) as error:

@@ -23,6 +23,10 @@ from naiad.control.api.gate import Hosts, is_address
 from naiad.control.api.urls import Urls, bracketed
 from naiad.control.caller import KeyFacts
 from naiad.control.engines.tensor import ModelFolder, internal_name
+from naiad.control.environments.reconciler import EnvironmentReconciler
+from naiad.control.environments.reconciler import Parts as EnvironmentParts
+from naiad.control.environments.room import EnvironmentRoom
+from naiad.control.environments.store import EnvironmentStore
 from naiad.control.keys.reconciler import AccessReconciler
 from naiad.control.keys.room import KeyRoom
 from naiad.control.keys.schema import KeyFields
@@ -34,6 +38,7 @@ from naiad.control.services.sources import Sources
 from naiad.control.services.store import ServiceStore
 from naiad.control.state import Lock, StateFolder, write_private
 from naiad.control.store import ServiceRow, Store, sqlite_url
+from naiad.environments.store import Store as Builds
 from naiad.errors import NaiadError
 from naiad.runtimes.base import Runtime
 
@@ -78,6 +83,11 @@ class Platform:
         self._busy = Busy(workers=16, done=self._wake)
         parts = Parts(services=self.services, folder=self._folder, sources=self._sources, servers=self.access)
         self._service_loop = Loop([ServiceReconciler(parts, self._busy)], name="naiad-services")
+        self.environments = EnvironmentStore(self._store)
+        self._builds = Builds(state.environments)
+        self._building = Busy(workers=2, done=self._wake)
+        wanted = EnvironmentParts(environments=self.environments, builds=self._builds, pinned=self.services.pinned)
+        self._environment_loop = Loop([EnvironmentReconciler(wanted, self._building)], name="naiad-environments")
         self._socket: socket.socket | None = None
         self._server: _Server | None = None
 
@@ -100,6 +110,7 @@ class Platform:
             if not self.access.wait(timeout_seconds=_FIRST_PUSH_SECONDS):
                 raise NaiadError("the server did not take its keys; its log is in the state folder's logs/server.log")
             self._service_loop.start()
+            self._environment_loop.start()
             undo.pop_all()
 
     def addresses(self) -> dict[str, Any]:
@@ -156,7 +167,10 @@ class Platform:
 
     def stop(self) -> None:
         """Ends the loops, then the server, then gives the state folder back."""
+        self._environment_loop.stop(timeout_seconds=1)
         self._service_loop.stop(timeout_seconds=1)
+        self._builds.stop()
+        self._building.close()
         self._busy.close()
         self._access_loop.stop(timeout_seconds=1)
         self.access.close()
@@ -168,8 +182,8 @@ class Platform:
         """Has the server know what is in the store; False if that takes longer than a second."""
         return self.access.wait(timeout_seconds=_SETTLE_SECONDS)
 
-    def rooms(self) -> tuple[ServiceRoom, KeyRoom]:
-        """What the routes of services and of keys work with."""
+    def rooms(self) -> tuple[ServiceRoom, KeyRoom, EnvironmentRoom]:
+        """What the routes of services, of keys and of environments work with."""
         urls = Urls(server=self._runtime.running, advertise=self._options.advertise)
         services = ServiceRoom(
             store=self.services,
@@ -178,11 +192,13 @@ class Platform:
             reach=urls.service,
             settle=self.settle,
         )
-        return services, KeyRoom(store=self.keys, settle=self.settle)
+        environments = EnvironmentRoom(store=self.environments, builds=self._builds, roots=self._options.roots)
+        return services, KeyRoom(store=self.keys, settle=self.settle), environments
 
     def _wake(self) -> None:
         self._access_loop.wake()
         self._service_loop.wake()
+        self._environment_loop.wake()
 
     def _tidy(self) -> None:
         """Removes what a crash left behind: files that no service version claims, uploads that nothing waits for."""

@@ -65,6 +65,22 @@ class ServiceVersionRow(Table):
     created_at: Mapped[datetime]
 
 
+class EnvironmentRow(Table):
+    """An environment that somebody wants; what was built of it lies in the state folder."""
+
+    __tablename__ = "environments"
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    generation: Mapped[int]
+    observed_generation: Mapped[int] = mapped_column(default=0)
+    fields: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(32))
+    problem: Mapped[str | None]
+    built: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+
 class KeyRow(Table):
     """An API key: its digest, never the key."""
 

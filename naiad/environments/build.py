@@ -21,7 +21,7 @@ def build(
     """
     scratch = destination.with_name(f"{destination.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)
-    venv = ["venv", "--relocatable", "--no-project", "--no-config", "--no-python-downloads"]
+    venv = ["venv", "--quiet", "--relocatable", "--no-project", "--no-config", "--no-python-downloads"]
     try:
         uv("making the virtual environment", [*venv, "--python", str(interpreter.path), str(scratch)], tools)
         install(specification, lock, python=scratch / "bin" / "python", tools=tools)
@@ -36,4 +36,4 @@ def install(specification: Specification, lock: Lock, *, python: Path, tools: To
     file.write_text(lock.text, "utf-8")
     arguments = ["pip", "install", "--python", str(python), "--require-hashes", "--compile-bytecode", "--no-deps"]
     arguments += ["--requirement", str(file), *places(specification, offline=tools.offline)]
-    uv("installing", arguments, tools)
+    uv("installing", arguments, tools, cwd=python.parents[2])

@@ -6,8 +6,9 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from naiad.environments.errors import BuildFailed
@@ -35,6 +36,38 @@ class ToolMissing(NaiadError):
     """The tool that builds environments is not installed."""
 
 
+class Stopped(NaiadError):
+    """The build was ended because its process ends."""
+
+
+class Running:
+    """The tools that run now, so that they can be ended with the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self.stopped = False
+
+    def add(self, process: subprocess.Popen[bytes]) -> None:
+        """From now on `stop` ends it."""
+        with self._lock:
+            self._processes.add(process)
+            if self.stopped:
+                _kill(process)
+
+    def remove(self, process: subprocess.Popen[bytes]) -> None:
+        """It has ended."""
+        with self._lock:
+            self._processes.discard(process)
+
+    def stop(self) -> None:
+        """Ends whatever runs, and whatever would begin."""
+        with self._lock:
+            self.stopped = True
+            for process in self._processes:
+                _kill(process)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """How builds are run."""
@@ -43,6 +76,7 @@ class Tools:
     """Gets every word of the tools as they say it."""
     offline: bool = False
     """Whether no connection may be opened: what is not in the cache or a folder fails."""
+    running: Running = field(default_factory=Running)
     environ: Mapping[str, str]
     """Of it the tools see a few listed variables."""
 
@@ -78,8 +112,11 @@ def places(specification: Specification, *, offline: bool) -> list[str]:
     return arguments + (["--offline"] if offline else [])
 
 
-def uv(step: str, arguments: Sequence[str], tools: Tools, *, text: str = "") -> str:
-    """Runs uv with `text` as its input; its standard output. Raises `BuildFailed` with its words."""
+def uv(step: str, arguments: Sequence[str], tools: Tools, *, text: str = "", cwd: Path | None = None) -> str:
+    """Runs uv with `text` as its input; its standard output. Raises `BuildFailed` with its words.
+
+    It names files as they are seen from `cwd`, so its words say little of where on this machine they lie.
+    """
     with tools.log.open("ab") as log:
         log.write(f"==> {step}\n".encode())
         log.flush()
@@ -92,22 +129,31 @@ def uv(step: str, arguments: Sequence[str], tools: Tools, *, text: str = "") -> 
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
-                cwd=tools.log.parent,
+                cwd=cwd or tools.log.parent,
             )
         except OSError as error:
             raise BuildFailed(step, error.strerror or str(error)) from error
+        tools.running.add(process)
         try:
             output, _ = process.communicate(text.encode(), timeout=LONGEST_SECONDS)
         except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
             process.communicate()
             if isinstance(error, subprocess.TimeoutExpired):
                 raise BuildFailed(step, f"it took longer than {LONGEST_SECONDS:.0f} s") from None
             raise
+        finally:
+            tools.running.remove(process)
+    if tools.running.stopped:
+        raise Stopped(f"{step} was stopped")
     if process.returncode:
         raise BuildFailed(step, words_since(tools.log, begin))
     return output.decode("utf-8", "replace")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def words_since(log: Path, begin: int) -> str:

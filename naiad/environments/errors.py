@@ -12,7 +12,7 @@ NaiadError
 
 from __future__ import annotations
 
-from naiad.errors import NaiadError
+from naiad.errors import NaiadError, NotFound
 
 
 class WrongSpecification(NaiadError):
@@ -37,7 +37,7 @@ class BadArchive(NaiadError):
     """An archive that is refused as a whole; nothing of it stays on the disk."""
 
 
-class NoSuchEnvironment(NaiadError):
+class NoSuchEnvironment(NotFound):
     """Nothing of that name; the message says what there is instead."""
 
 

@@ -37,7 +37,7 @@ class Specification:
     """`PIP` (a requirements.txt) or `CONDA` (an environment.yaml)."""
     text: str
     python: str = ""
-    """`3.12` or `3.12.3`; "" takes the version that Naiad itself runs on."""
+    """`3.12`, `3.12.3` or the path of an interpreter; "" takes the version that Naiad itself runs on."""
     index_url: str = ""
     extra_index_urls: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ def check(specification: Specification) -> None:
         raise WrongSpecification("manager", f"expected {' or '.join(MANAGERS)}, got '{specification.manager}'")
     if len(specification.text) > MOST_TEXT:
         raise WrongSpecification("spec", f"expected at most {MOST_TEXT} characters, got {len(specification.text)}")
-    if specification.python:
+    if specification.python and "/" not in specification.python:
         check_python(specification.python)
     for field in ("index_url", "extra_index_urls"):
         value = getattr(specification, field)

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 from naiad.environments import conda, interpreters
 from naiad.environments.build import build as build_venv
-from naiad.environments.commands import Tools
+from naiad.environments.commands import Running, Tools
 from naiad.environments.errors import (
     BuildFailed,
     EnvironmentBusy,
@@ -79,6 +79,7 @@ class Store:
         self._named = root / "named"
         self._builds = root / "builds"
         self.archives = root / "archives"
+        self._running = Running()
         self._environ = dict(os.environ) if environ is None else dict(environ)
 
     # -- names ------------------------------------------------------------------------------------------------------
@@ -149,33 +150,49 @@ class Store:
 
     # -- builds -----------------------------------------------------------------------------------------------------
 
-    def build(self, name: str, *, offline: bool = False) -> Named:
+    def stop(self) -> None:
+        """Ends the builds that run, and those that would begin."""
+        self._running.stop()
+
+    def build(self, name: str, *, offline: bool = False, pinned: Collection[str] = ()) -> Named:
         """Builds a name anew; raises `BuildFailed`, and then the last good build stays in use.
 
-        Where the lock is what it was, nothing is built.
+        Where the lock is what it was, nothing is built. Older builds go after a while, those apart whose digest begins
+        with one of `pinned`.
         """
-        named = self.get(name)
+        self.get(name)
         folder = self._named / name
         with self._alone(name):
+            named = self.get(name)
             log = folder / "build.log"
             log.write_bytes(b"")
             self._note(folder, named, problem="", building=True)
             try:
-                build = self._built(named, Tools(log=log, offline=offline, environ=self._environ))
+                tools = Tools(log=log, offline=offline, environ=self._environ, running=self._running)
+                build = self._built(named, tools)
             except (NaiadError, OSError) as error:
-                words = error.words if isinstance(error, BuildFailed) else str(error)
+                known = isinstance(error, BuildFailed)  # then the log has its words
                 with log.open("ab") as stream:
-                    stream.write(f"FAILED: {error}\n".encode() if not isinstance(error, BuildFailed) else b"FAILED\n")
-                self._note(folder, named, problem=words)
+                    stream.write(b"FAILED\n" if known else f"FAILED: {self.words_of(error)}\n".encode())
+                self._note(folder, named, problem=self.words_of(error))
                 raise
             with log.open("ab") as stream:
                 stream.write(b"READY\n")
             older = [other for other in named.builds if other.key != build.key]
-            self._note(folder, dataclasses.replace(named, builds=(build, *older[: _KEPT_BUILDS - 1])), problem="")
-            for gone in older[_KEPT_BUILDS - 1 :]:
-                if not self._shared(gone.key, name):
+            kept = [other for other in older[_KEPT_BUILDS - 1 :] if other.digest.startswith(tuple(pinned))]
+            kept = [*older[: _KEPT_BUILDS - 1], *kept]
+            self._note(folder, dataclasses.replace(named, builds=(build, *kept)), problem="")
+            for gone in older:
+                if gone not in kept and not self._shared(gone.key, name):
                     self._drop(gone.key)
         return self.get(name)
+
+    def words_of(self, error: Exception) -> str:
+        """What a failed build says to those who asked for it: not where on this machine it lies (H1)."""
+        if isinstance(error, OSError):
+            return error.strerror or type(error).__name__
+        words = error.words if isinstance(error, BuildFailed) else str(error)
+        return words.replace(f"{self._builds}/", "").replace(f"{self._named}/", "")
 
     def _built(self, named: Named, tools: Tools) -> Build:
         specification = named.specification

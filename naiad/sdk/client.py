@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from naiad.control.environments.schema import Environment, EnvironmentFields, EnvironmentList
 from naiad.control.keys.schema import CreatedKey, Key, KeyFields, KeyList
 from naiad.control.schema import Problem
 from naiad.control.services.schema import CreatedService, Service, ServiceFields, ServiceList
@@ -74,7 +75,8 @@ class Client:
             if service.status.state == "Ready":
                 return service
             diagnosis = service.status.diagnosis
-            if service.status.state == "Failed":
+            waits_in_vain = service.status.state == "Preparing" and diagnosis is not None
+            if service.status.state == "Failed" or waits_in_vain:
                 raise NotReady(f"service '{name}' failed: {diagnosis.title if diagnosis else 'no reason'}", diagnosis)
             if time.monotonic() >= end:
                 state = service.status.state
@@ -95,12 +97,13 @@ class Client:
 
     def logs(self, name: str, *, tail: int = 200, follow: bool = False) -> Iterator[str]:
         """A service's log lines, each a JSON object."""
+        return self._lines(f"/services/{name}/logs", tail=tail, follow=follow)
+
+    def _lines(self, path: str, *, tail: int, follow: bool) -> Iterator[str]:
         parameters = {"tail": str(tail), "follow": str(follow).lower()}
         timeout = httpx.Timeout(60.0, read=None) if follow else httpx.Timeout(60.0)
         try:
-            with self._http.stream(
-                "GET", f"{_PREFIX}/services/{name}/logs", params=parameters, timeout=timeout
-            ) as answer:
+            with self._http.stream("GET", f"{_PREFIX}{path}", params=parameters, timeout=timeout) as answer:
                 if answer.is_error:
                     answer.read()
                     _raise(answer)
@@ -111,6 +114,39 @@ class Client:
     def configuration(self, name: str) -> str:
         """The `config.pbtxt` that was generated for a service."""
         return self._call("GET", f"/services/{name}/config.pbtxt").text
+
+    def environments(self) -> list[Environment]:
+        """All environments, by name."""
+        return self._read(EnvironmentList, self._call("GET", "/environments")).items
+
+    def environment(self, name: str) -> Environment:
+        """One environment with its status."""
+        return self._read(Environment, self._call("GET", f"/environments/{name}"))
+
+    def create_environment(self, fields: EnvironmentFields) -> Environment:
+        """Wants an environment; the same fields again answer what exists."""
+        return self._read(Environment, self._call("POST", "/environments", json=fields.model_dump(mode="json")))
+
+    def apply_environment(self, fields: EnvironmentFields) -> Environment:
+        """Creates or changes an environment; until the new build is good the one before stays in use."""
+        path = f"/environments/{fields.name}"
+        return self._read(Environment, self._call("PUT", path, json=fields.model_dump(mode="json")))
+
+    def rebuild_environment(self, name: str) -> Environment:
+        """Builds an environment anew from what its index holds now."""
+        return self._read(Environment, self._call("POST", f"/environments/{name}/rebuild"))
+
+    def delete_environment(self, name: str) -> Environment:
+        """Wants an environment gone; refused while a service names it."""
+        return self._read(Environment, self._call("DELETE", f"/environments/{name}"))
+
+    def environment_lock(self, name: str) -> str:
+        """The lock file of the build in use."""
+        return self._call("GET", f"/environments/{name}/lock").text
+
+    def environment_logs(self, name: str, *, tail: int = 200, follow: bool = False) -> Iterator[str]:
+        """Lines of the last build's log; with `follow` also those to come until the build ends."""
+        return self._lines(f"/environments/{name}/logs", tail=tail, follow=follow)
 
     def keys(self) -> list[Key]:
         """All keys; never a secret."""

@@ -92,7 +92,14 @@ def make_platform(tmp_path: Path, models: Path) -> Iterator[Callable[..., Runnin
     def make(*, host: str = "127.0.0.1", command: tuple[str, ...] = FAKE_SERVE, **options: object) -> Running:
         state = StateFolder(tmp_path / "state")
         state.make()
-        local = LocalOptions(models=state.models, logs=state.logs, http_port=0, command=command, stop_seconds=10)
+        local = LocalOptions(
+            models=state.models,
+            logs=state.logs,
+            environments=state.environments,
+            http_port=0,
+            command=command,
+            stop_seconds=10,
+        )
         runtime = LocalRuntime(local)
         settings = PlatformOptions(state=state, host=host, port=0, roots=(models,), **options)
         platform = Platform(settings, runtime)

@@ -9,6 +9,8 @@ from naiad.control.api import errors
 from naiad.control.api.access import ACCESS, PREFIX
 from naiad.control.api.gate import Gate, Hosts, Ring
 from naiad.control.api.wall import Wall
+from naiad.control.environments import routes as environments
+from naiad.control.environments.room import EnvironmentRoom
 from naiad.control.keys import routes as keys
 from naiad.control.keys.room import KeyRoom
 from naiad.control.schema import Document, Problem
@@ -33,7 +35,9 @@ def read_health() -> Health:
     return Health(status="ok")
 
 
-def create_app(services_room: ServiceRoom, keys_room: KeyRoom, *, version: str) -> FastAPI:
+def create_app(
+    services_room: ServiceRoom, keys_room: KeyRoom, environments_room: EnvironmentRoom, *, version: str
+) -> FastAPI:
     """The application without its gate: for tools that read its routes; never served as it is."""
     app = FastAPI(
         title="Naiad",
@@ -46,7 +50,8 @@ def create_app(services_room: ServiceRoom, keys_room: KeyRoom, *, version: str) 
     )
     app.state.services = services_room
     app.state.keys = keys_room
-    for router in (health, services.router, keys.router, uploads.router):
+    app.state.environments = environments_room
+    for router in (health, services.router, environments.router, keys.router, uploads.router):
         app.include_router(router, prefix=PREFIX)
     errors.install(app)
     return app

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from naiad.control.api.gate import ANYWHERE
+from naiad.control.environments.schema import EnvironmentFields
 from naiad.control.keys.schema import KeyFields
 from naiad.control.names import nearest
 from naiad.control.problems import (
@@ -54,7 +55,7 @@ _FIELDS: dict[str, list[str]] = {
     "outputs": sorted(TensorField.model_fields),
     "auth": sorted(AuthField.model_fields),
 }
-_TOP_FIELDS = sorted({*ServiceFields.model_fields, *KeyFields.model_fields})
+_TOP_FIELDS = sorted({*ServiceFields.model_fields, *EnvironmentFields.model_fields, *KeyFields.model_fields})
 
 
 def problem(

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from naiad.control.schema import TensorField
 
 MAX_BATCH_SIZE = 32
+ENVIRONMENT = "naiad.environment"
+"""The parameter by which the server is told."""
+_PINNED = re.compile(r'"naiad\.environment" value \{ string_value: "[a-z0-9-]+@([0-9a-f]+)"')
 _NAME_LINE = re.compile(r'^\s*name\s*:\s*("[^"\n]*"|\'[^\'\n]*\')\s*$', re.MULTILINE)
 
 
@@ -18,15 +21,23 @@ class Declared:
 
     inputs: tuple[TensorField, ...] = ()
     outputs: tuple[TensorField, ...] = ()
+    environment: str = ""
+    """`NAME@DIGEST` of what the workers run in; "" is the server's own interpreter."""
 
 
 def generate(model: str, existing: str | None, fields: Declared) -> str | None:
     """The text of `config.pbtxt`, or None where everything is left to detection."""
     declared = bool(fields.inputs or fields.outputs)
-    if existing is None and not declared:
+    if existing is None and not declared and not fields.environment:
         return None
     text = "" if existing is None else _renamed(existing)
-    return f'name: "{model}"\n' + text + (_declared(fields) if declared else "")
+    text += _declared(fields) if declared else ""
+    return f'name: "{model}"\n' + text + (_parameter(ENVIRONMENT, fields.environment) if fields.environment else "")
+
+
+def pinned_digests(text: str) -> list[str]:
+    """The beginnings of the environments' digests that a generated configuration names."""
+    return _PINNED.findall(text)
 
 
 def _renamed(existing: str) -> str:
@@ -66,8 +77,11 @@ def _tensor(kind: str, tensor: TensorField, *, batch_first: bool) -> str:
 
 
 def _argument(tensor: TensorField) -> str:
-    key, value = quoted(f"naiad.argument.{tensor.name}"), quoted(tensor.argument or "")
-    return f"parameters {{ key: {key} value {{ string_value: {value} }} }}\n"
+    return _parameter(f"naiad.argument.{tensor.name}", tensor.argument or "")
+
+
+def _parameter(key: str, value: str) -> str:
+    return f"parameters {{ key: {quoted(key)} value {{ string_value: {quoted(value)} }} }}\n"
 
 
 def quoted(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,9 +24,11 @@ from naiad.control.schema import Diagnosis
 from naiad.control.services.schema import ServiceFields
 from naiad.control.services.sources import Sources
 from naiad.control.services.store import Outcome, ServiceStore
+from naiad.control.store import EnvironmentRow
 
 _log = logging.getLogger("naiad.control")
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 1.0, 60.0
+_DIGEST_LETTERS = 32
 _UNLOADED = frozenset({"", "unloaded"})
 
 
@@ -39,6 +41,8 @@ class Wanted:
     observed_generation: int
     version: int
     state: str
+    step: str = ""
+    """The timeline's last."""
     deleted: bool
 
 
@@ -54,6 +58,14 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Say what the service waits for; `code` is the diagnosis of something that does not come by itself."""
+
+    step: str
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """What there is of a service: its files, its server, its model there, and how earlier tries went."""
 
@@ -61,6 +73,8 @@ class Seen:
     boot_id: str | None
     model: ModelState | None
     attempt: Attempt | None
+    waits: Wait | None = None
+    """What it has to wait for before its files are made."""
     now: float
 
 
@@ -98,7 +112,7 @@ class Report:
     reason: str = ""
 
 
-Action = Prepare | Load | Unload | Remove | Forget | Report
+Action = Wait | Prepare | Load | Unload | Remove | Forget | Report
 
 
 def plan(service: Wanted, seen: Seen) -> Action | None:
@@ -109,7 +123,9 @@ def plan(service: Wanted, seen: Seen) -> Action | None:
     if attempt is not None and (attempt.final or seen.now < attempt.not_before):
         return None
     if not seen.files:
-        return Prepare()
+        if seen.waits is None:
+            return Prepare()
+        return None if (service.state, service.step) == ("Preparing", seen.waits.step) else seen.waits
     if seen.boot_id is None:
         waiting = Report(state="Starting", step="waiting for the server")
         return None if service.state in ("Starting", "Failed") else waiting
@@ -175,6 +191,7 @@ class ServiceReconciler:
         rows = self._parts.services.list()
         busy = self._busy.names()
         boot_id, index = self._observe_server() if rows else (None, {})
+        environments = self._parts.services.environments() if rows else {}
         for row in rows:
             if row.name in busy:
                 continue
@@ -184,6 +201,7 @@ class ServiceReconciler:
                 observed_generation=row.observed_generation,
                 version=row.version,
                 state=row.state,
+                step=row.timeline[-1]["step"] if row.timeline else "",
                 deleted=row.deleted_at is not None,
             )
             model = internal_name(row.name, row.version)
@@ -192,6 +210,7 @@ class ServiceReconciler:
                 boot_id=boot_id,
                 model=index.get(model),
                 attempt=self._attempts.get(row.name),
+                waits=_waits(row.fields.get("environment"), environments),
                 now=self._parts.clock(),
             )
             action = plan(service, seen)
@@ -213,6 +232,8 @@ class ServiceReconciler:
         model = internal_name(service.name, service.version)
         try:
             match action:
+                case Wait():
+                    self._wait(service, action)
                 case Prepare():
                     self._prepare(service, model)
                 case Load():
@@ -235,6 +256,19 @@ class ServiceReconciler:
             evidence = Evidence(text=str(error), service=service.name)
             self._failed(service, boot_id, make("SERVER_UNREACHABLE", evidence), final=False)
 
+    def _wait(self, service: Wanted, action: Wait) -> None:
+        evidence = Evidence(text=action.step, service=service.name)
+        diagnosis = make(action.code, evidence) if action.code else None
+        outcome = Outcome(state="Preparing", step=action.step, diagnosis=diagnosis)
+        self._parts.services.report(service.name, service.generation, outcome)
+
+    def _pinned(self, name: str) -> str:
+        """The environment with the lock that it has now: a later build changes nothing under a running service."""
+        row = self._parts.services.environments().get(name)
+        if row is None or row.built is None:
+            raise Broken("ENV_NOT_READY", f"environment '{name}' is not READY")
+        return f"{name}@{row.built['digest'][:_DIGEST_LETTERS]}"
+
     def _server(self) -> TensorServer:
         current = self._parts.servers.current()
         if current is None:
@@ -247,7 +281,8 @@ class ServiceReconciler:
         fields = ServiceFields.model_validate(version.fields)
         source = self._parts.sources.locate(fields.model)
         immutable = fields.model.upload is not None
-        declared = Declared(inputs=tuple(fields.inputs), outputs=tuple(fields.outputs))
+        environment = self._pinned(fields.environment) if fields.environment else ""
+        declared = Declared(inputs=tuple(fields.inputs), outputs=tuple(fields.outputs), environment=environment)
         prepared = self._parts.folder.prepare(model, declared, source, immutable=immutable, trusted=fields.model.trust)
         self._parts.services.prepared(
             service.name, service.version, digest=prepared.digest, config_pbtxt=prepared.config_pbtxt
@@ -285,6 +320,21 @@ class ServiceReconciler:
             state = "Starting" if diagnosis.code == "SERVER_UNREACHABLE" else "Failed"
             failed = Outcome(state=state, step=state, diagnosis=diagnosis, observed=state == "Failed")
             self._parts.services.report(service.name, service.generation, failed)
+
+
+def _waits(name: str | None, environments: Mapping[str, EnvironmentRow]) -> Wait | None:
+    """What keeps a service from its environment; None where it has one, or wants none."""
+    if not name:
+        return None
+    row = environments.get(name)
+    if row is None:
+        return Wait(step=f"environment '{name}' is gone", code="ENV_NOT_READY")
+    if row.built is not None:
+        return None
+    if row.state == "FAILED":
+        words = (row.problem or "").splitlines() or [""]
+        return Wait(step=f"environment '{name}' is FAILED: {words[0][:200]}", code="ENV_NOT_READY")
+    return Wait(step=f"waiting for environment '{name}' ({row.state})")
 
 
 def _as_broken(error: Rejected) -> Broken:

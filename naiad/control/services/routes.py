@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from naiad.control.caller import Caller
+from naiad.control.logs import follow, tail
 from naiad.control.problems import NoSuchResource
-from naiad.control.services.logs import follow, tail
 from naiad.control.services.room import Reach, Room
 from naiad.control.services.schema import (
     Access,

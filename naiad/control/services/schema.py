@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from naiad.control.names import problem_with, slug
 from naiad.control.schema import Diagnosis, Document, Line, TensorField
 
-State = Literal["Pending", "Starting", "Ready", "Failed", "Deleting"]
+State = Literal["Pending", "Preparing", "Starting", "Ready", "Failed", "Deleting"]
 
 
 def _service_name(name: str) -> str:
@@ -46,6 +46,8 @@ class ServiceFields(Document):
     model: ModelField
     inputs: Annotated[list[TensorField], Field(max_length=1024)] = Field(default_factory=list)
     outputs: Annotated[list[TensorField], Field(max_length=1024)] = Field(default_factory=list)
+    environment: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = None
+    """What its workers run in; None is the server's own interpreter."""
     auth: AuthField = AuthField()
     description: Annotated[str, Field(max_length=1000)] = ""
     labels: Annotated[dict[Line, Annotated[str, Field(max_length=255)]], Field(max_length=64)] = Field(

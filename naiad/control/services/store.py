@@ -9,11 +9,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from naiad import keys
+from naiad.control.engines.configuration import pinned_digests
 from naiad.control.names import nearest
 from naiad.control.problems import AlreadyExists, NoSuchResource, Rejected
 from naiad.control.schema import Diagnosis
 from naiad.control.services.schema import ServiceFields, stored
-from naiad.control.store import KeyRow, ServiceRow, ServiceVersionRow, Store, now, record
+from naiad.control.store import EnvironmentRow, KeyRow, ServiceRow, ServiceVersionRow, Store, now, record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class ServiceStore:
             existing = session.get(ServiceRow, fields.name)
             if existing is not None:
                 return _again(existing, wanted)
+            _refuse_environment(session, fields.environment)
             at = now()
             row = ServiceRow(
                 name=fields.name,
@@ -78,6 +80,17 @@ class ServiceStore:
         """One service; refuses an unknown name with the one that was probably meant."""
         with self._store.read() as session:
             return _get(session, name)
+
+    def environments(self) -> dict[str, EnvironmentRow]:
+        """What services may run in, by name."""
+        with self._store.read() as session:
+            return {row.name: row for row in session.scalars(select(EnvironmentRow))}
+
+    def pinned(self) -> frozenset[str]:
+        """The beginnings of the environments' digests that service versions were made with."""
+        with self._store.read() as session:
+            texts = session.scalars(select(ServiceVersionRow.config_pbtxt))
+            return frozenset(digest for text in texts for digest in pinned_digests(text or ""))
 
     def version(self, name: str, number: int) -> ServiceVersionRow:
         """One version of a service."""
@@ -141,8 +154,8 @@ def _again(existing: ServiceRow, wanted: dict[str, Any]) -> Creation:
     name = existing.name
     if existing.deleted_at is not None:
         raise AlreadyExists(f"service '{name}' is being deleted; try again when it is gone")
-    if existing.fields != wanted:
-        differing = sorted(field for field in wanted if wanted[field] != existing.fields.get(field))
+    differing = sorted(field for field in wanted if wanted[field] != existing.fields.get(field))
+    if differing:
         raise AlreadyExists(
             f"service '{name}' exists with other fields ({', '.join(differing)}); a service cannot be changed yet: "
             f"delete it first (naiad rm {name}) or choose another name"
@@ -156,6 +169,14 @@ def _get(session: Session, name: str) -> ServiceRow:
         meant = nearest(name, session.scalars(select(ServiceRow.name)))
         raise NoSuchResource(f"there is no service '{name[:80]}'" + (f"; did you mean '{meant}'?" if meant else ""))
     return row
+
+
+def _refuse_environment(session: Session, name: str | None) -> None:
+    row = session.get(EnvironmentRow, name) if name else None
+    if name and (row is None or row.deleted_at is not None):
+        meant = nearest(name, session.scalars(select(EnvironmentRow.name)))
+        fix = f"did you mean '{meant}'?" if meant else "create it first: naiad env create"
+        raise Rejected.field("environment", f"there is no environment '{name}'", code="NOT_FOUND", fix=fix)
 
 
 def _grant(session: Session, fields: ServiceFields, created_by: str | None) -> tuple[str | None, keys.Secret | None]:

@@ -1,4 +1,4 @@
-"""Reads a service's log file: its newest lines, and the lines to come."""
+"""Reads the log file of a service or a build: its newest lines, and the lines to come."""
 
 from __future__ import annotations
 
@@ -33,11 +33,17 @@ def tail(path: Path, lines: int) -> bytes:
 
 
 def follow(path: Path, lines: int, *, stopped: Iterator[bool] | None = None) -> Iterator[bytes]:
-    """The last lines, then each new one; a rotated file is begun from its start. Ends when the reader goes."""
+    """The last lines, then each new one; a rotated file is begun from its start. Ends when the reader goes.
+
+    Where `stopped` says so, what is there still comes and nothing after it.
+    """
     yield tail(path, lines)
     position = path.stat().st_size if path.exists() else 0
-    while stopped is None or not next(stopped):
-        time.sleep(_LOOK_SECONDS)
+    ended = False
+    while not ended:
+        ended = stopped is not None and next(stopped)
+        if not ended:
+            time.sleep(_LOOK_SECONDS)
         size = path.stat().st_size if path.exists() else 0
         if size < position:
             position = 0

@@ -1,0 +1,1 @@
+"""Environments: what models' workers run in, wanted by a user and built by the loop."""

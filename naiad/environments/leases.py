@@ -14,10 +14,13 @@ _LOOK_SECONDS = 0.02
 
 
 class Lease:
-    """Keeps a build from being removed while this object lives; many processes may hold one."""
+    """Keeps a build from being removed while this object lives; many processes may hold one.
+
+    The file is made with the build, so that a server which may only read can hold it, too.
+    """
 
     def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         self._end = weakref.finalize(self, os.close, descriptor)
 

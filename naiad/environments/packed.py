@@ -28,6 +28,7 @@ class Archives:
         """The environment of an archive; `finish` completes a fresh one. Raises `BadArchive` or `OSError`."""
         digest = self._digest(path)
         folder, mark = self._root / digest, self._root / f"{digest}.json"
+        self._root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         with exclusive(self._root / f"{digest}.making", wait_seconds=None):
             if not (mark.is_file() and folder.is_dir()):

@@ -100,6 +100,7 @@ class Store:
     def put(self, name: str, specification: Specification) -> Named:
         """Wants an environment to be made of this from its next build on; earlier builds stay in use."""
         folder = self._named / name
+        self._named.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write(folder / "specification.json", specification.document())
         return self.get(name)
@@ -216,6 +217,7 @@ class Store:
                 shutil.rmtree(self._builds / key, ignore_errors=True)
                 (self._builds / f"{key}.lock").write_text(lock.text, "utf-8")
                 make(self._builds / key)
+                (self._builds / f"{key}.use").touch(mode=0o644)
                 _write(self._builds / f"{key}.json", {"digest": lock.digest, "python": version})
         at = datetime.now(UTC).replace(microsecond=0).isoformat()
         return Build(key=key, digest=lock.digest, python=version, built_at=at)

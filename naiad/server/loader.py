@@ -288,6 +288,8 @@ class Loader:
             raise self._failure(request, "environment", str(error), error.fix) from error
         except (BadArchive, NoSuchEnvironment, ConfigError) as error:
             raise self._failure(request, "environment", str(error), "") from error
+        except OSError as error:
+            raise self._failure(request, "environment", error.strerror or "it cannot be read", "") from error
 
     def _plan(
         self,

@@ -18,6 +18,12 @@ WORDS = [
     ("PytorchStreamReader failed finding central directory", "FILE_UNREADABLE"),
     ("No module named 'torch'", "ENV_MISSING_BACKEND"),
     ("ModuleNotFoundError: No module named 'transformers'", "MISSING_MODULE"),
+    (
+        "environment 'x' has no 'tf', which a backend runs on (ENV_MISSING_BACKEND)",
+        "ENV_MISSING_BACKEND",
+    ),
+    ("environment 'x' has no 'numpy', which every worker needs (MISSING_MODULE)", "MISSING_MODULE"),
+    ("environment 'x': its Python does not run: it ended with exit code 3 (ENV_UNUSABLE)", "ENV_UNUSABLE"),
     ("Unknown builtin op: torchvision::nms", "MISSING_OP"),
     ("input 'x': expected dims [1, 32, 32], got [1, 28, 28]", "IO_MISMATCH"),
     ("input 'x': datatype TYPE_INT32, but the file expects TYPE_FP32", "DTYPE_MISMATCH"),

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from naiad.control.engines.configuration import Declared, generate, quoted
+from naiad.config import pbtxt
+from naiad.control.engines.configuration import Declared, generate, pinned_digests, quoted
 from naiad.control.schema import TensorField
 
 
@@ -40,6 +41,15 @@ def test_an_existing_configuration_gets_the_directorys_name_only():
     existing = 'name: "old"\nbackend: "identity"\ninput {\n  name: "x"\n}\n'
     text = generate("m.v1", existing, Declared())
     assert text == 'name: "m.v1"\nbackend: "identity"\ninput {\n  name: "x"\n}\n\n'
+
+
+def test_an_environment_is_a_parameter_with_its_lock():
+    text = generate("m.v1", None, Declared(environment="small@" + "0a" * 16))
+    assert text is not None
+    message = pbtxt.parse(text, "config.pbtxt").message
+    assert message.parameters["naiad.environment"].string_value == "small@" + "0a" * 16
+    assert pinned_digests(text) == ["0a" * 16]
+    assert pinned_digests('name: "small@0a0a0a0a"') == []
 
 
 def test_names_are_written_as_literals():

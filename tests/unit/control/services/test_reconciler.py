@@ -16,6 +16,7 @@ from naiad.control.services.reconciler import (
     Report,
     Seen,
     Unload,
+    Wait,
     Wanted,
     plan,
 )
@@ -27,11 +28,16 @@ LOST = ModelState(state="UNAVAILABLE", reason="the worker crashed 5 times in 10 
 UNLOADED = ModelState(state="UNAVAILABLE", reason="unloaded")
 LATER = Attempt(generation=3, boot_id="one", failures=2, not_before=101.0, final=False)
 WAITING = Report(state="Starting", step="waiting for the server")
+BUILDING = Wait(step="waiting for environment 'small' (BUILDING)")
 IS_READY = Report(state="Ready", step="Ready")
 
 LIVE = [
     ("a new service gets its files", {"state": "Pending"}, {"files": False}, Prepare()),
     ("files need no server", {"state": "Pending"}, {"files": False, "boot_id": None}, Prepare()),
+    ("without its environment it waits", {"state": "Pending"}, {"files": False, "waits": BUILDING}, BUILDING),
+    ("and says that once", {"state": "Preparing", "step": BUILDING.step}, {"files": False, "waits": BUILDING}, None),
+    ("it says what changed", {"state": "Preparing", "step": "other"}, {"files": False, "waits": BUILDING}, BUILDING),
+    ("an environment that fails later stops nothing", {}, {"waits": BUILDING}, Load()),
     ("with files it is loaded", {}, {}, Load()),
     ("without a server it says that it waits", {"state": "Pending"}, {"boot_id": None}, WAITING),
     ("and says it once", {}, {"boot_id": None}, None),

@@ -217,13 +217,20 @@ def test_old_builds_go_after_a_while(environments, tmp_path, wheelhouse):
         (folder / wheel.name).symlink_to(wheel)
     store = environments
     store.create("one", wish(folder))
-    keys = []
+    keys: list[str] = []
+    pinned: list[str] = []
     for number in range(1, 6):
         wheels.tiny(folder, "tiny", f"{number}.0")
-        keys.append(store.build("one", offline=True).current.key)
-    assert [build.key for build in store.get("one").builds] == keys[:1:-1]
+        built = store.build("one", offline=True, pinned=pinned)
+        keys.append(built.current.key)
+        pinned = pinned or [built.current.digest[:32]]
+    kept = [*keys[:1:-1], keys[0]]  # a service version holds to the first
+    assert [build.key for build in store.get("one").builds] == kept
     there = {path.name for path in (store.archives.parent / "builds").iterdir() if path.is_dir()}
-    assert there == set(keys[2:])
+    assert there == set(kept)
+    folder, lease = store.lease("one", pinned[0])
+    assert folder.name == keys[0]
+    lease.release()
 
 
 def test_e6_builds_see_listed_variables_only():

@@ -75,7 +75,8 @@ def preview(partial: PartialConfig, backend: Backend, *, name: str, signature: S
     if any(path.startswith("output") for path in undecided) and backend.reads_signature:
         draft.notes.append("outputs are told by the dry run when the model is loaded")
     if signature is not None and signature.describes:
-        draft.notes.append("the model completes this itself when it is loaded (auto_complete_config)")
+        how = " (auto_complete_config)" if backend.describes else ""
+        draft.notes.append(f"the model completes this itself when it is loaded{how}")
     return _finished(draft, signature, name=name, undecided=undecided)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from naiad.backends.base import Backend
 from naiad.config.described import Described, asked, merged
 from naiad.config.pbtxt import PartialConfig
 from naiad.server.supervisor import Supervisor, Worker
+from naiad.signature.model import Signature, TensorSignature
 
 
 def described(
@@ -24,6 +26,21 @@ def described(
     """
     before = asked(partial, backend, name=name)
     return merged(partial, before, ask(before))
+
+
+def with_inputs(signature: Signature, told: Mapping[str, Any]) -> Signature:
+    """The signature of a file that only a worker opens, with the inputs that it told; dims hold the batch."""
+    inputs = tuple(
+        TensorSignature(
+            name=tensor["name"],
+            type=tensor["type"],
+            datatype=tensor["datatype"],
+            dims=tuple(tensor["dims"]),
+            by_convention=tensor["datatype"] != "BYTES",
+        )
+        for tensor in told["input"]
+    )
+    return replace(signature, inputs=inputs, describes=False)
 
 
 def once(supervisor: Supervisor, worker: Worker, message: Mapping[str, Any]) -> dict[str, Any]:

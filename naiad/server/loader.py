@@ -176,7 +176,7 @@ class Loader:
         devices.check(request.partial.message, name=request.model)
         backend = self._backends.applied(recognition.backend_of(request.partial, folder, name=request.model))
         file = request.partial.message.default_model_filename or backend.default_filename
-        signature = self._signature(request, backend, folder, file)
+        signature = self._signature(request, (backend, folder, file))
         told = self._described(request, (backend, folder, file), signature)
         stated = request if told is None else replace(request, partial=told.partial)
         probed = None
@@ -212,20 +212,33 @@ class Loader:
         self, request: LoadRequest, place: tuple[Backend, Path, str], signature: Signature | None
     ) -> Described | None:
         """The configuration with what the model says of itself; None where it says nothing or is not to be asked."""
-        if signature is None or not signature.describes or not self._complete:
+        if signature is None or not (signature.describes and place[0].describes and self._complete):
             return None
 
         def ask(config: Mapping[str, Any]) -> Mapping[str, Any]:
-            worker = self._start(request, place, instance=0, device=devices.first(request.partial.message))
-            message = {**load_message(request, place, threads=self._threads_of(request)), "config": config}
-            return describe.once(self._supervisor, worker, message)
+            return self._ask(request, place, {"config": config})
 
         return describe.described(request.partial, place[0], name=request.model, ask=ask)
 
-    def _signature(self, request: LoadRequest, backend: Backend, folder: Path, file: str) -> Signature | None:
+    def _ask(
+        self, request: LoadRequest, place: tuple[Backend, Path, str], other: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """What a worker answers to DESCRIBE, which is LOAD's message with other fields."""
+        worker = self._start(request, place, instance=0, device=devices.first(request.partial.message))
+        message = {**load_message(request, place, threads=self._threads_of(request)), **other}
+        return describe.once(self._supervisor, worker, message)
+
+    def _signature(self, request: LoadRequest, place: tuple[Backend, Path, str]) -> Signature | None:
+        """What the file says; where only its worker may open it and nothing is written, what that says."""
+        backend, folder, file = place
         if not file:
             return None
-        return recognition.signature_of(request.partial, backend, model_file(folder, file))
+        signature = recognition.signature_of(request.partial, backend, model_file(folder, file))
+        if signature is None or not signature.describes or not backend.reads_signature:
+            return signature
+        if request.partial.message.input or not self._complete:
+            return signature
+        return describe.with_inputs(signature, self._ask(request, place, {}))
 
     def _first(
         self,

@@ -39,14 +39,13 @@ def is_pickle(name: str, head: bytes) -> bool:
 
 
 def read_pickle(path: Path, head: bytes, parameters: Mapping[str, str], *, export: str) -> Signature:
-    """What is known of a pickle that the configuration trusts: nothing but that.
+    """What is known of a pickle that the configuration trusts: nothing, before a worker has opened it.
 
     Raises `UnservableFile` for any other, with `export` as the way out where the file is none of scikit-learn's.
     """
     ours = PurePath(path.name).suffix.lower() in SUFFIXES and not head.startswith(_TORCH)
     if ours and parameters.get(TRUST, "").strip().lower() == "true":
-        note = "the file is a pickle: it tells nothing before it runs"
-        return Signature(format="pickle", backend="sklearn", inputs=(), warnings=(note,))
+        return Signature(format="pickle", backend="sklearn", inputs=(), describes=True)
     raise UnservableFile(
         f"'{path.name}' is a pickle, which could run any code when it is opened",
         SAFE if ours or b"sklearn" in head else export,

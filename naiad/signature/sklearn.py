@@ -66,8 +66,7 @@ def read_skops(path: Path, archive: zipfile.ZipFile, parameters: Mapping[str, st
     except (KeyError, OSError, *DAMAGED) as error:
         raise _broken(path, f"its schema.json cannot be read: {error}") from error
     if len(text) > MAX_SCHEMA or text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_NODES:
-        note = "the file describes itself at greater length than is read; write its inputs into config.pbtxt"
-        return Signature(format="scikit-learn (skops)", backend="sklearn", inputs=(), warnings=(note,))
+        return Signature(format="scikit-learn (skops)", backend="sklearn", inputs=(), describes=True)
     try:
         model = json.loads(text, object_pairs_hook=_shrunk)
     except (ValueError, RecursionError) as error:

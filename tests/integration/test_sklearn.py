@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from naiad.signature.recognise import read
 from tests.support import estimators
 from tests.support.estimators import TREE, iris, parameters, save, species
 from tests.support.repository import Repository
@@ -240,6 +241,32 @@ def test_a_pickle_runs_only_if_the_repository_trusts_it(repository, start, tmp_p
     (repository.root / "m" / "config.pbtxt").write_text(TRUSTED + PICKLE_IO)
     assert failure(server, "m")["code"] == "NOT_A_MODEL"
     assert canary.exists()
+
+
+@pytest.mark.parametrize("file", ["model.pkl", "model.joblib"])
+def test_a_trusted_pickle_describes_itself(repository, start, fitted, file):
+    for name in ("logistic", "texts"):
+        save(fitted[name], repository.root / name / "1", file)
+        (repository.root / name / "config.pbtxt").write_text(TRUSTED)
+    server = start().wait_ready()
+    for name in ("logistic", "texts"):
+        assert io(server, name) == COMPLETED[name]
+    rows = iris()[0][:8]
+    assert ask(server, "logistic", rows)["label"].reshape(-1).tolist() == fitted["logistic"].predict(rows).tolist()
+
+
+def test_a_schema_too_long_to_read_is_described_by_the_worker(repository, start, fitted):
+    """A forest of many trees: the schema has a value for each node."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    forest = RandomForestClassifier(n_estimators=600, max_depth=1, random_state=0).fit(*iris())
+    path = save(forest, repository.root / "m" / "1")
+    assert read(path).describes
+    (repository.root / "m" / "config.pbtxt").write_text(parameters(trusted_types=TREE))
+    server = start().wait_ready()
+    assert io(server, "m") == COMPLETED["logistic"]
+    rows = iris()[0][:8]
+    assert ask(server, "m", rows)["label"].reshape(-1).tolist() == forest.predict(rows).tolist()
 
 
 @pytest.mark.parametrize("file", ["model.pkl", "model.joblib"])

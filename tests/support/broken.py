@@ -268,6 +268,10 @@ RUN: Mapping[str, Broken] = {
         config=parameters(naiad__trust_pickle="true") + 'input { name: "x" data_type: TYPE_FP32 dims: [ 1 ] }',
         code="NOT_A_MODEL", cause="holds a dict", fix="fitted estimator",
     ),
+    "no model": Broken(
+        files=_lone("model.pkl", b"\x80\x04}."), inspect=False, modules=("joblib", "sklearn"), backend="sklearn",
+        config=parameters(naiad__trust_pickle="true"), code="NOT_A_MODEL", cause="holds a dict", fix="fitted estimator",
+    ),
     "onnx cut": Broken(
         files=lambda: _lone("model.onnx", _onnx()[:60]), modules=("onnx",), backend="onnxruntime", code="TRUNCATED",
         cause="'model.onnx'", fix="copy it again",

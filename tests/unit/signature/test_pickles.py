@@ -64,6 +64,7 @@ def test_trust_makes_it_a_model_that_tells_nothing(tmp_path, monkeypatch, name):
     (tmp_path / name).write_bytes(FORMS[name])
     signature = read(tmp_path / name, {TRUST: "true"})
     assert (signature.format, signature.backend, signature.inputs) == ("pickle", "sklearn", ())
+    assert signature.describes, "only a worker that opens it tells more"
     assert os.listdir(tmp_path) == [name]
     for word in ("", "yes", "false", "1"):
         assert refusal(tmp_path / name, {TRUST: word}).code == "UNSAFE_PICKLE"

@@ -75,6 +75,34 @@ def _from_pickle(spec: LoadSpec, path: str) -> Any:
     return joblib.load(path)
 
 
+def _methods_of(model: Any, file: str) -> list[str]:
+    """The methods that answer requests; raises `LoadFailure` where there is none."""
+    there = [name for name in METHODS if hasattr(model, name)]
+    if not there:
+        raise LoadFailure(
+            f"'{file}' holds a {type(model).__name__}, which neither predicts nor transforms",
+            "save a fitted estimator or a pipeline that ends with one",
+            "NOT_A_MODEL",
+        )
+    return there
+
+
+def describe(spec: LoadSpec) -> dict[str, Any]:
+    """The input of a file that the server does not read, as the estimator has it; raises `LoadFailure`."""
+    model = _load(spec)
+    _methods_of(model, spec.file)
+    if _takes_texts(model):
+        return {"input": [{"name": "input", "type": "texts", "datatype": "BYTES", "dims": [-1, 1]}]}
+    count = getattr(model, "n_features_in_", None)
+    if not isinstance(count, (int, np.integer)) or count < 1:
+        raise LoadFailure(
+            f"'{spec.file}' holds a {type(model).__name__} that does not say how many features it takes",
+            "write its input into config.pbtxt (name, data_type, dims)",
+            "CONFIG_INVALID",
+        )
+    return {"input": [{"name": "input", "type": f"{count} features", "datatype": "FP32", "dims": [-1, int(count)]}]}
+
+
 class Backend:
     """One loaded estimator."""
 
@@ -107,17 +135,10 @@ class Backend:
         """Output name → method of the estimator; raises `LoadFailure`."""
         import sklearn.base
 
-        kind = type(self._model).__name__
-        there = [name for name in METHODS if hasattr(self._model, name)]
-        if not there:
-            raise LoadFailure(
-                f"'{self._file}' holds a {kind}, which neither predicts nor transforms",
-                "save a fitted estimator or a pipeline that ends with one",
-                "NOT_A_MODEL",
-            )
+        there = _methods_of(self._model, self._file)
         if asked and asked not in there:
             fix = f"write one of {', '.join(there)} as parameter 'method', or leave it out"
-            raise LoadFailure(f"a {kind} has no method '{asked}'", fix, "CONFIG_INVALID")
+            raise LoadFailure(f"a {type(self._model).__name__} has no method '{asked}'", fix, "CONFIG_INVALID")
         classifies = "predict" in there and sklearn.base.is_classifier(self._model)
         names = {"predict": "label", "predict_proba": "probabilities"} if classifies else {}
         if asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def server(
     tensorflow_models: Models, module_repository: Repository, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Serve]:
     root = module_repository.root
-    for name in (*PLAIN, "types", "keeping", "shapes"):
+    for name in (*PLAIN, "types", "keeping", "hungry", "shapes"):
         tensorflow_models.install(name, root, model=name.replace(".", "-"))
     tensorflow_models.install("old", root, model="old", config=OLD)
     (root / "old" / "init_ops.json").write_text('{"init_ops": ["fill"]}')
@@ -195,21 +196,41 @@ def test_workers_are_forks_of_one_process(server):
     assert "naiad_worker.zygote" in commands.pop()
 
 
-def test_a_killed_worker_comes_back(server, tensorflow_models):
-    pid = server.pid
-    killed = workers(server, "add-sub")[-1]
-    os.kill(killed, signal.SIGKILL)
-    server.until(lambda: not alive(killed), 20, "the worker lives")
+def answered(server: Serve, model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The first answer of a model whose worker may be on its way back."""
 
     def asked() -> dict[str, np.ndarray] | None:
         with http.InferenceServerClient(server.address) as stock:
             stock.module = http
             try:
-                return infer(stock, "add-sub", ADD_SUB)
+                return infer(stock, model, inputs)
             except InferenceServerException:
                 return None
 
-    equal(server.until(asked, 30, "the model did not answer again"), tensorflow_models.answer("add-sub"))
+    found: dict[str, np.ndarray] = server.until(asked, 40, "the model did not answer again")
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=["kill", "segfault"])
+def test_a_lost_worker_comes_back(server, tensorflow_models, number):
+    pid = server.pid
+    lost = workers(server, "add-sub")[-1]
+    os.kill(lost, number)
+    server.until(lambda: not alive(lost), 20, "the worker lives")
+    equal(answered(server, "add-sub", ADD_SUB), tensorflow_models.answer("add-sub"))
+    assert (server.pid, server.process.poll()) == (pid, None)
+
+
+def test_a_worker_without_memory_fails_what_it_was_asked_and_no_more(server):
+    pid, worker = server.pid, workers(server, "hungry")[-1]
+    size = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
+    _, hard = resource.prlimit(worker, resource.RLIMIT_AS)
+    resource.prlimit(worker, resource.RLIMIT_AS, (size + (64 << 20), hard))
+    with http.InferenceServerClient(server.address) as stock:
+        stock.module = http
+        with pytest.raises(InferenceServerException):
+            infer(stock, "hungry", {"n": np.array([1 << 27], np.int32)})
+    equal(answered(server, "hungry", {"n": np.array([5], np.int32)}), {"count": np.array([5.0], np.float32)})
     assert (server.pid, server.process.poll()) == (pid, None)
 
 

@@ -151,6 +151,18 @@ def _keeping(tf: Any) -> Any:
     return model, model.run
 
 
+def _hungry(tf: Any) -> Any:
+    """Counts up to `n` with a tensor of that size."""
+
+    class Hungry(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([1], tf.int32, name="n")])
+        def run(self, n):  # type: ignore[no-untyped-def]
+            return {"count": tf.reshape(tf.reduce_sum(tf.fill(n, 1.0)), [1])}
+
+    model = Hungry()
+    return model, model.run
+
+
 def _shapes(tf: Any) -> Any:
     """A scalar, an open rank and an open inner dim; the output of a type that no client can get stays away."""
 
@@ -257,7 +269,9 @@ def _make(folder: Path) -> None:
     import tensorflow as tf
 
     folder.mkdir(parents=True, exist_ok=True)
-    makers = {"add-sub": _add_sub, "texts": _texts, "types": _types, "keeping": _keeping, "shapes": _shapes}
+    makers = {
+        "add-sub": _add_sub, "texts": _texts, "types": _types, "keeping": _keeping, "hungry": _hungry, "shapes": _shapes
+    }  # fmt: skip
     for name, maker in makers.items():
         model, function = maker(tf)
         tf.saved_model.save(model, str(folder / name), signatures=function)

@@ -59,9 +59,8 @@ def read_pt2(file: str, archive: zipfile.ZipFile, top: str) -> Signature:
     program = f"{top}/{PROGRAM}"
     if not compiled and program not in programs:
         held = ", ".join(f"'{name.rpartition('/')[2][:-5]}'" for name in programs[:5]) or "no program"
-        raise _unsupported(
-            f"'{file}' holds {held}; expected a program called 'model'", "save it with torch.export.save"
-        )
+        what = f"'{file}' holds {held}; expected a program called 'model'"
+        raise UnservableFile(what, "save it with torch.export.save", kind="unsupported", code="FORMAT_NOT_SERVED")
     exported = _read_program(file, archive, top) if program in programs else None
     if not compiled:
         assert exported is not None
@@ -70,7 +69,7 @@ def read_pt2(file: str, archive: zipfile.ZipFile, top: str) -> Signature:
 
 
 def _unsupported(what: str, fix: str) -> UnservableFile:
-    return UnservableFile(what, fix, kind="unsupported", code="FORMAT_NOT_SERVED")
+    return UnservableFile(what, fix, kind="unsupported", code="IO_UNSUPPORTED")
 
 
 def _read_program(file: str, archive: zipfile.ZipFile, top: str) -> Signature:

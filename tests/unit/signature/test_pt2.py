@@ -145,7 +145,7 @@ def test_what_cannot_be_sent_is_refused_by_name(tmp_path):
     assert "takes a sym_int that varies as argument 'x'" in refusal(archive(tmp_path / "a.pt2", number)).what
     odd = program(values={"x": value(2, dtype=10), "y": value(2)})
     error = refusal(archive(tmp_path / "b.pt2", odd))
-    assert (error.code, "tensor 'x' has torch's type number 10" in error.what) == ("FORMAT_NOT_SERVED", True)
+    assert (error.code, "tensor 'x' has torch's type number 10" in error.what) == ("IO_UNSUPPORTED", True)
 
 
 def test_a_program_of_another_name_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from naiad.cli.output import Exit
+from naiad.cli.yaml_text import yaml_text
 from naiad.errors import ConfigError, LoadError, NaiadError, UnservableFile
 from naiad.repository.paths import shown
 
@@ -33,6 +34,7 @@ class InspectForm(StrEnum):
     TABLE = "table"
     JSON = "json"
     PBTXT = "pbtxt"
+    YAML = "yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ def register(app: typer.Typer) -> None:
 def command(
     path: Annotated[Path, typer.Argument(help="a model file, a model directory, or a repository with one model")],
     output: Annotated[
-        InspectForm, typer.Option("--format", "-o", help="table, json or pbtxt", show_default=False)
+        InspectForm, typer.Option("--format", "-o", help="table, json, yaml or pbtxt", show_default=False)
     ] = InspectForm.TABLE,
     run: Annotated[bool, typer.Option("--run", help="also run the model, in a process without network")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, max=86_400, help="seconds that --run may take")] = 60.0,
@@ -79,7 +81,7 @@ def _options(timeout: float, memory: float | None) -> DryRunOptions:
 
 
 def inspect(path: Path, output: str, *, run: DryRunOptions | None = None) -> int:
-    """Prints what is known of the model at `path` as `table`, `json` or `pbtxt`; the exit status."""
+    """Prints what is known of the model at `path` as `table`, `json`, `yaml` or `pbtxt`; the exit status."""
     from naiad.config.preview import preview
 
     try:
@@ -91,6 +93,8 @@ def inspect(path: Path, output: str, *, run: DryRunOptions | None = None) -> int
         return _refuse(*_reason(error))
     if output == InspectForm.JSON:
         print(json.dumps(document(found, seen), indent=2, ensure_ascii=False))
+    elif output == InspectForm.YAML:
+        print(yaml_text(document(found, seen)), end="")
     elif output == InspectForm.PBTXT:
         print(pbtxt_text(found, seen), end="")
     else:
@@ -223,7 +227,7 @@ def _sibling(path: Path) -> str:
 
 
 def document(found: Found, seen: Preview) -> dict[str, Any]:
-    """The result as JSON."""
+    """The result as JSON or YAML."""
     from naiad.config.json_form import to_dict
 
     signature = found.signature
@@ -246,7 +250,7 @@ def document(found: Found, seen: Preview) -> dict[str, Any]:
         if signature
         else None,
         "config": to_dict(seen.effective),
-        "origins": dict(seen.origins),
+        "origins": dict(sorted(seen.origins.items())),
         "open": list(seen.open),
         "conflicts": [conflict.document() for conflict in seen.conflicts],
         "notes": [*found.notes, *seen.notes],

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from naiad.cli import inspect as command
+from naiad.cli.yaml_text import yaml_text
 from naiad.config import pbtxt
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -180,7 +181,14 @@ def test_names_from_a_file_cannot_steer_the_terminal(tmp_path):
 
 
 def test_an_unknown_form_is_a_usage_error():
-    assert inspect(MNIST, "-o", "yaml").returncode == 2
+    assert inspect(MNIST, "-o", "xml").returncode == 2
+
+
+def test_yaml_says_what_json_says():
+    ended = inspect(MNIST, "-o", "yaml")
+    document = json.loads(inspect(MNIST, "-o", "json").stdout)
+    assert (ended.returncode, ended.stdout) == (0, yaml_text(document))
+    assert 'format: "TorchScript (traced)"\n' in ended.stdout
 
 
 def test_d4_a_python_model_is_read_and_not_run(tmp_path, capsys):
@@ -198,5 +206,5 @@ def test_d4_a_python_model_is_read_and_not_run(tmp_path, capsys):
     assert "write them into config.pbtxt" in json.loads(capsys.readouterr().out)["notes"][0]
     (tmp_path / "model.py").write_text("x = (\n")
     assert command.inspect(tmp_path / "model.py", "json") == 1
-    assert "'model.py' line 1: '(' was never closed (NOT_A_MODEL)" in capsys.readouterr().err
+    assert "'model.py' is no Python source, line 1: '(' was never closed (NOT_A_MODEL)" in capsys.readouterr().err
     assert not canary.exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import tensorflow_models as tensorflow
-from tests.support.environments import environments, python39, uv_cache, wheelhouse  # noqa: F401
+from tests.support.environments import environments, python39, real_wheelhouse, uv_cache, wheelhouse  # noqa: F401
 from tests.support.repository import Repository
 from tests.support.server import Serve, serve
 

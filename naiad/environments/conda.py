@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from naiad.environments import build, conda_file
-from naiad.environments.commands import ToolMissing, Tools
+from naiad.environments.commands import LONGEST_SECONDS, Stopped, ToolMissing, Tools
 from naiad.environments.errors import BuildFailed
 from naiad.environments.interpreters import Interpreter, own
 from naiad.environments.lock import Lock, resolve
 from naiad.environments.specification import Specification, check_channels, check_requirements
 
 DEFAULT_CHANNEL = "conda-forge"
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ def install(plan: Plan, destination: Path, tools: Tools) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         _say(tools, f"==> installing {len(plan.records)} conda packages")
-        _installed(plan.records, scratch, destination)
+        _installed(plan.records, scratch, destination, tools)
         if plan.pip is not None:
             python = scratch / "bin" / "python"
             build.install(plan.specification, plan.pip, python=python, tools=tools)
@@ -74,23 +77,25 @@ def _solved(channels: tuple[str, ...], wanted: list[str], tools: Tools) -> list[
         remote = next(channel for channel in channels if not channel.startswith("file://"))
         raise BuildFailed("solving", f"offline, so channel '{remote}' cannot be read; name one by file://")
 
-    async def ask() -> list[Any]:
-        found: list[Any] = await rattler.solve(
+    async def ask() -> Any:
+        return await rattler.solve(
             sources=[rattler.Channel(channel) for channel in channels],
             specs=wanted,
             platforms=[str(rattler.Subdir.current()), "noarch"],
             virtual_packages=rattler.VirtualPackage.detect(),
         )
-        return found
 
     try:
-        return asyncio.run(ask())
+        found: list[Any] = asyncio.run(_watched(ask(), tools, "solving"))
+        return found
+    except (Stopped, BuildFailed):
+        raise
     except Exception as error:  # its errors have no common root
         _say(tools, str(error))
         raise BuildFailed("solving", str(error)) from error
 
 
-def _installed(records: list[Any], scratch: Path, destination: Path) -> None:
+def _installed(records: list[Any], scratch: Path, destination: Path, tools: Tools) -> None:
     rattler = _rattler()
 
     async def act() -> None:
@@ -103,9 +108,28 @@ def _installed(records: list[Any], scratch: Path, destination: Path) -> None:
         )
 
     try:
-        asyncio.run(act())
+        asyncio.run(_watched(act(), tools, "installing"))
+    except (Stopped, BuildFailed):
+        raise
     except Exception as error:  # its errors have no common root
         raise BuildFailed("installing", str(error)) from error
+
+
+async def _watched(work: Coroutine[Any, Any, Any], tools: Tools, step: str) -> Any:
+    """The result of some work, unless the process ends first or it takes too long."""
+    task = asyncio.ensure_future(work)
+    end = asyncio.get_running_loop().time() + LONGEST_SECONDS
+    while not task.done():
+        await asyncio.wait({task}, timeout=_LOOK_SECONDS)
+        late = asyncio.get_running_loop().time() > end
+        if not task.done() and (tools.running.stopped or late):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            if late:
+                raise BuildFailed(step, f"it took longer than {LONGEST_SECONDS:.0f} s")
+            raise Stopped(f"{step} was stopped")
+    return task.result()
 
 
 def _rattler() -> Any:

@@ -44,8 +44,8 @@ def executable(pid: int) -> str:
 
 
 @pytest.fixture
-def store(environments, wheelhouse):
-    environments.create("small", wish(wheelhouse))
+def store(environments, real_wheelhouse):
+    environments.create("small", wish(real_wheelhouse))
     environments.build("small", offline=True)
     return environments
 
@@ -69,7 +69,9 @@ def test_a_named_environment_runs_the_worker(store, root, repository, start):
     assert seen["VIRTUAL_ENV"] == str(folder)
     assert seen["PATH"].startswith(f"{folder}/bin:")
     assert not any(name.startswith("NAIAD_") for name in seen)
-    assert not (folder / "lib").joinpath("naiad").exists()
+    assert not list(folder.glob("lib/*/site-packages/naiad*"))
+    held = {os.readlink(path) for path in Path(f"/proc/{worker}/fd").iterdir()}
+    assert not any("environments" in target for target in held)  # E6: the server's lease stays with the server
     assert executable(worker_of(server, "plain")) != executable(worker)
 
 

@@ -26,7 +26,10 @@ CONFIG = (
 @pytest.fixture
 def packages(models: Path, wheelhouse: Path) -> str:
     """The wheels under a folder that the platform may read."""
-    folder = models / "wheels"
+    return linked(wheelhouse, models / "wheels")
+
+
+def linked(wheelhouse: Path, folder: Path) -> str:
     folder.mkdir()
     for wheel in wheelhouse.iterdir():
         os.link(wheel, folder / wheel.name)
@@ -182,7 +185,8 @@ def test_a_build_that_is_cut_off_is_done_by_the_next_platform(make_platform, wan
     assert settled(second.client(), "small")["status"]["state"] == "READY"
 
 
-def test_a_model_runs_in_the_environment_of_its_service(make_platform, wanted, models):
+def test_a_model_runs_in_the_environment_of_its_service(make_platform, wanted, models, real_wheelhouse):
+    wanted |= {"find_links": [linked(real_wheelhouse, models / "real-wheels")]}
     folder = models / "repo" / "plain"
     (folder / "1").mkdir(parents=True)
     (folder / "config.pbtxt").write_text(CONFIG)

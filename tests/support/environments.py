@@ -14,10 +14,22 @@ from tests.support import old_python, wheels
 
 @pytest.fixture(scope="session")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with numpy as it is installed here, and small packages."""
-    pytest.importorskip("uv", reason="uv is not installed: pip install 'naiad[environments]'")
-    folder = tmp_path_factory.mktemp("wheels")
+    """A folder of small packages, for builds in which no worker runs: its numpy is one file."""
+    folder = _small(tmp_path_factory.mktemp("wheels"))
+    wheels.tiny(folder, "numpy", "2.0")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with numpy as it is installed here."""
+    folder = _small(tmp_path_factory.mktemp("real-wheels"))
     wheels.installed(folder, "numpy")
+    return folder
+
+
+def _small(folder: Path) -> Path:
+    pytest.importorskip("uv", reason="uv is not installed: pip install 'naiad[environments]'")
     wheels.tiny(folder, "tiny", "1.0")
     wheels.tiny(folder, "tiny", "2.0")
     wheels.tiny(folder, "needy", "1.0", needs="tiny<2")

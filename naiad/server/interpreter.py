@@ -156,9 +156,8 @@ def explained(error: LoadError, message: Any) -> LoadError:
     missing = _MISSING.search(error.cause)
     if missing is not None and (_parameter(message, NAME) or _parameter(message, PATH)):
         error.fix = add(missing[1])
-        if "MISSING_MODULE" not in error.cause and "ENV_MISSING_BACKEND" not in error.cause:
-            error.cause += " (MISSING_MODULE)"
-            error.args = (error.cause,)
+        if error.code != "ENV_MISSING_BACKEND":
+            error.coded("MISSING_MODULE")
     return error
 
 

@@ -299,10 +299,11 @@ class Loader:
             return self._interpreters.choose(partial.message, partial.source, request.directory, backend)
         except Unfit as error:
             raise self._failure(request, "environment", str(error), error.fix) from error
-        except (BadArchive, NoSuchEnvironment, ConfigError) as error:
-            raise self._failure(request, "environment", str(error), "") from error
-        except OSError as error:
-            raise self._failure(request, "environment", error.strerror or "it cannot be read", "") from error
+        except ConfigError as error:
+            raise self._failure(request, "environment", error.what, error.fix).coded(error.code) from error
+        except (BadArchive, NoSuchEnvironment, OSError) as error:
+            cause = error.strerror or "it cannot be read" if isinstance(error, OSError) else str(error)
+            raise self._failure(request, "environment", cause, "").coded("ENV_UNUSABLE") from error
 
     def _plan(
         self,

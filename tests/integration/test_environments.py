@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tarfile
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from tests.support.environments import wish
 from tests.support.server import Serve, descendants
 
 MODEL = Path(__file__).parents[2] / "examples" / "mnist" / "model-repo" / "mnist-cnn" / "1" / "model.pt"
+PYTHON = """backend: "python" max_batch_size: 8
+input { name: "IN" data_type: TYPE_FP32 dims: [ 1 ] }
+output { name: "OUT" data_type: TYPE_FP32 dims: [ 1 ] }
+"""
 ROW = [float(number) for number in range(16)]
 
 
@@ -45,7 +50,7 @@ def executable(pid: int) -> str:
 
 @pytest.fixture
 def store(environments, real_wheelhouse):
-    environments.create("small", wish(real_wheelhouse))
+    environments.create("small", wish(real_wheelhouse, "tiny<2\n"))
     environments.build("small", offline=True)
     return environments
 
@@ -215,3 +220,52 @@ def test_paths_can_be_forbidden(python39, root, repository, start):
     shutil.copytree(python39 / "bin", repository.root / "m" / "env" / "bin", symlinks=True)
     server = start(root, "--allow-environment-path=false").wait_settled("m")
     assert "named environments only" in server.index()["m"]["reason"]
+
+
+USES_TINY = """
+import sys
+import tiny
+
+def execute(self, requests):
+    version = float(self.tiny.version) + self.sys.version_info[1] * 100
+    return [
+        pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([[version]], dtype=np.float32))])
+        for _ in requests
+    ]
+"""
+
+
+def test_a_python_model_imports_what_its_environment_holds(store, root, repository, start, real_wheelhouse):
+    store.create("newer", wish(real_wheelhouse, "tiny>=2\n"))
+    store.build("newer", offline=True)
+    for model, name in (("one", "small"), ("two", "newer"), ("none", "")):
+        repository.python(model, USES_TINY, config=PYTHON + (parameter("naiad.environment", name) if name else ""))
+    server = start(root).wait_settled("one", "two", "none")
+    tensor = {"name": "IN", "shape": [1, 1], "datatype": "FP32", "data": [0]}
+    minor = sys.version_info[1] * 100
+    for model in ("one", "two"):
+        answer = server.post(f"/v2/models/{model}/infer", {"inputs": [tensor]})
+        assert answer.status == 200, answer.body
+        assert answer.json["outputs"][0]["data"] == [minor + (1 if model == "one" else 2)]
+    assert "No module named 'tiny'" in server.index()["none"]["reason"]
+
+
+def test_a_module_that_an_environment_lacks_is_named_with_its_line(store, root, repository, start):
+    code = USES_TINY.replace("import tiny", "import sklearn as tiny")
+    repository.python("m", code, config=PYTHON + parameter("naiad.environment", "small"))
+    server = start(root).wait_settled("m")
+    reason = server.index()["m"]["reason"]
+    assert "No module named 'sklearn'" in reason
+    assert "add the line 'scikit-learn' to its requirements" in reason
+
+
+def test_a_python_model_in_an_archive_of_python_3_9(python39, root, repository, start):
+    code = USES_TINY.replace("import tiny", "import types; tiny = types.SimpleNamespace(version='7')")
+    environment = brought("$$TRITON_MODEL_DIRECTORY/env.tar.gz")
+    repository.python("m", code, config=PYTHON + environment)
+    packed(python39, repository.root / "m" / "env.tar.gz")
+    server = start(root).wait_settled("m")
+    tensor = {"name": "IN", "shape": [1, 1], "datatype": "FP32", "data": [0]}
+    answer = server.post("/v2/models/m/infer", {"inputs": [tensor]})
+    assert answer.status == 200, (answer.body, server.index())
+    assert answer.json["outputs"][0]["data"] == [907]

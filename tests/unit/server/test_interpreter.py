@@ -144,4 +144,4 @@ def test_a_missing_module_gets_the_line_to_add():
     assert explained(error, message()).fix == "pip install it"
     named = explained(error, message(**{"naiad.environment": "small"}))
     assert named.fix == "add the line 'scikit-learn' to its requirements and build it again"
-    assert named.cause.endswith("(MISSING_MODULE)")
+    assert named.code == "MISSING_MODULE"

@@ -40,11 +40,13 @@ def test_w69_no_text_says_where_a_model_lies(tmp_path):
     ],
 )
 def test_what_compiles_nothing_is_warmed_up_at_batch_1_alone(backend, largest, sizes, calls):
-    options = LoaderOptions(load_timeout_secs=1, complete_configs=True, hold=0, backends=BackendConfig())
-    no_supervisor: Any = None
+    nothing: Any = None
+    options = LoaderOptions(
+        load_timeout_secs=1, complete_configs=True, hold=0, backends=BackendConfig(), interpreters=nothing
+    )
     partial = pbtxt.parse(TEXT.format(largest), "config.pbtxt")
     config = freeze(partial.message, name="m", source="config.pbtxt")
     request = LoadRequest(model="m", version=1, directory=Path("m"), partial=partial)
     place = (backend, Path("m/1"), backend.default_filename)
-    plan = Loader(no_supervisor, options)._plan(request, config, place, PROBED)
+    plan = Loader(nothing, options)._plan(request, config, place, PROBED)
     assert plan.warm_up == [{"inputs": PROBED.inputs, "batch_sizes": sizes, "count": calls}]

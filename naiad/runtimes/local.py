@@ -200,6 +200,7 @@ class LocalRuntime:
             f"--grpc-port={options.grpc_port}",
             f"--metrics-port={options.metrics_port}",
             "--strict-readiness=false",
+            "--backend-config=default-max-batch-size=32",  # of every format, where `naiad serve` has Triton's for ONNX
             "--require-key",
             f"--bootstrap-key-fd={key_fd}",
             f"--lifeline-fd={lifeline_fd}",

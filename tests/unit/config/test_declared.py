@@ -44,7 +44,7 @@ def shapes(tensors: tuple[TensorConfig, ...]) -> list[tuple[str, str, tuple[int,
 
 def test_open_first_dims_everywhere_are_the_batch():
     done = finish("", PAIR)
-    assert done.config.max_batch_size == 32
+    assert done.config.max_batch_size == 4
     assert shapes(done.config.inputs) == [("ids", "INT64", (-1,), None), ("mask", "INT64", (-1,), None)]
     assert shapes(done.config.outputs) == [("scores", "FP32", (1,), ())]
     assert done.notes == (
@@ -100,7 +100,7 @@ PARTIAL = {
 @pytest.mark.parametrize("text", PARTIAL.values(), ids=PARTIAL.keys())
 def test_fields_that_are_not_written_come_from_the_file(text):
     done = finish(text, PAIR)
-    assert done.config.max_batch_size == 32
+    assert done.config.max_batch_size == 4
     assert sorted(shapes(done.config.inputs)) == [("ids", "INT64", (-1,), None), ("mask", "INT64", (-1,), None)]
     assert shapes(done.config.outputs) == [("scores", "FP32", (1,), ())]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import signal
 import warnings
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -339,3 +342,43 @@ def test_refusals_carry_their_code_and_what_to_do(repository, start):
     assert 'device=torch.device("cuda:0")' in records["gpu"]["cause"]
     assert records["gpu"]["fix"].startswith("save the model again from the CPU")
     assert "example = torch.zeros(2, 1, size, size)" in records["weights"]["fix"]
+
+
+def hostile(command: str) -> bytes:
+    """A pickle that runs a command when it is read."""
+    text = command.encode()
+    return b"\x80\x02cposix\nsystem\nX" + len(text).to_bytes(4, "little") + text + b"\x85R."
+
+
+def test_pickles_in_an_exported_program_run_nothing(repository, start, models, module_repository, tmp_path):
+    """torch itself would run them: it unpickles sample inputs and constants of any class."""
+    canary = tmp_path / "canary"
+    pickle = hostile(f"touch {canary}")
+    saved = io.BytesIO()
+    with zipfile.ZipFile(saved, "w") as archive:  # as torch.save writes a file
+        for name, content in {"data.pkl": pickle, "version": b"3\n", "byteorder": b"little"}.items():
+            archive.writestr(f"archive/{name}", content)
+    constants = {
+        "config": {"c": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}}
+    }
+    changes = {
+        "samples": {"model/data/sample_inputs/model.pt": saved.getvalue()},
+        "constants": {
+            "model/data/constants/model_constants_config.json": json.dumps(constants).encode(),
+            "model/data/constants/opaque_obj_0": pickle,
+        },
+    }
+    for name, changed in changes.items():
+        (repository.root / name / "1").mkdir(parents=True)
+        with (
+            zipfile.ZipFile(module_repository.root / "digits" / "1" / "model.pt2") as source,
+            zipfile.ZipFile(repository.root / name / "1" / "model.pt2", "w") as target,
+        ):
+            assert not changed.keys() - {*source.namelist(), "model/data/constants/opaque_obj_0"}
+            for member, content in ({member: source.read(member) for member in source.namelist()} | changed).items():
+                target.writestr(member, content)
+    server = start(EXPLICIT).wait_ready()
+    for name in changes:
+        answer = server.post(f"/v2/repository/models/{name}/load")
+        assert "'model.pt2' holds a pickle that could run code (UNSAFE_PICKLE)" in answer.error
+    assert not canary.exists()

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 from naiad_worker.backends import LoadFailure
 from naiad_worker.backends._torch_common import Place, Runner, loading
 
+_REFUSED = "Weights only load failed"
+"""How torch's own unpickler begins what it says of a name that it does not know."""
+_PLAIN = "export the model with tensors, numbers, tuples and dictionaries as its arguments and constants"
 _FIX = "export the model again with the torch version that serves it"
 
 
@@ -33,7 +38,7 @@ def load(place: Place) -> Runner:
     """Raises `LoadFailure` for what torch does not take as an exported program."""
     import torch
 
-    with loading(place.file, _FIX), open(place.path, "rb") as file:
+    with loading(place.file, _FIX), _tensors_only(place.file), open(place.path, "rb") as file:
         program = torch.export.load(file)
     if place.device is not None and _elsewhere(program, place.device):
         from torch.export.passes import move_to_device_pass
@@ -58,6 +63,43 @@ def load(place: Place) -> Runner:
     names = [paths[at][0] for at in places]
     aliases = {paths[at][1]: number for number, at in enumerate(places)}
     return Runner(call, names, aliases)
+
+
+@contextlib.contextmanager
+def _tensors_only(file: str) -> Iterator[None]:
+    """While torch reads an archive: pickles in it may hold tensors and plain values, and run nothing.
+
+    `torch.export.load` itself would fall back to unpickling anything, for weights, constants and the sample inputs.
+    """
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    package = importlib.import_module("torch.export.pt2_archive._package")
+    before, pickles = os.environ.get(name), getattr(package, "pickle", None)
+    os.environ[name] = "1"
+    guard = package.pickle = _NoPickles()
+    try:
+        yield
+    except LoadFailure:
+        raise
+    except Exception as error:  # torch hides what was raised first in errors of several classes
+        if not guard.met and _REFUSED not in str(error):
+            raise
+        raise LoadFailure(f"'{file}' holds a pickle that could run code", _PLAIN, "UNSAFE_PICKLE") from error
+    finally:
+        package.pickle = pickles
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+class _NoPickles:
+    """Stands where torch would unpickle an object of any class."""
+
+    met = False
+
+    def loads(self, _data: bytes) -> None:
+        self.met = True
+        raise RuntimeError(_REFUSED)
 
 
 _TENSOR = object()

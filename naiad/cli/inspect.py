@@ -126,17 +126,21 @@ def _run(found: Found, options: DryRunOptions) -> Preview:
     """What is known after a dry run; raises `ConfigError` or `LoadError`."""
     from naiad.config.autocomplete import probe_request
     from naiad.config.preview import after_run
-    from naiad.server.dry_run import description, dry_run
+    from naiad.server.describe import by_worker, with_inputs
+    from naiad.server.dry_run import answer, description, dry_run
     from naiad.server.loader import LoadRequest
 
-    probed = probe_request(found.partial, found.signature) if found.backend.reads_signature else None
     version = int(found.folder.name) if found.folder.name.isdecimal() else 1
     request = LoadRequest(model=found.name, version=version, directory=found.folder.parent, partial=found.partial)
     file = str(found.file.relative_to(found.folder)) if found.file is not None else ""
     origins: Mapping[str, str] = {}
-    if found.signature is not None and found.signature.describes:
-        told = description(request, found.backend, (found.folder, file), options=options)
-        request, origins = replace(request, partial=told.partial), told.origins
+    if found.signature is not None and by_worker(found.partial, found.backend, found.signature):
+        told = answer(request, found.backend, (found.folder, file), {}, options=options)
+        found = replace(found, signature=with_inputs(found.signature, told))
+    probed = probe_request(found.partial, found.signature) if found.backend.reads_signature else None
+    if found.signature is not None and found.signature.describes and found.backend.describes:
+        merged = description(request, found.backend, (found.folder, file), options=options)
+        request, origins = replace(request, partial=merged.partial), merged.origins
     report, note = dry_run(request, found.backend, (found.folder, file), probed=probed, options=options)
     run = (probed, report) if probed is not None and report is not None else None
     seen = after_run(request.partial, found.backend, name=found.name, signature=found.signature, run=run)

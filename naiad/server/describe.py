@@ -28,6 +28,11 @@ def described(
     return merged(partial, before, ask(before))
 
 
+def by_worker(partial: PartialConfig, backend: Backend, signature: Signature | None) -> bool:
+    """Whether the file's inputs are told by its worker, since the server does not read it and nothing is written."""
+    return signature is not None and signature.describes and backend.reads_signature and not partial.message.input
+
+
 def with_inputs(signature: Signature, told: Mapping[str, Any]) -> Signature:
     """The signature of a file that only a worker opens, with the inputs that it told; dims hold the batch."""
     inputs = tuple(

@@ -91,20 +91,26 @@ def description(
     request: LoadRequest, backend: Backend, place: tuple[Path, str], *, options: DryRunOptions
 ) -> Described:
     """The configuration as the model completes it, asked in such a process; raises `ConfigError` or `LoadError`."""
-    count = threads.of_model(request.partial.message, "1", source=request.partial.source)
 
     def ask(config: Mapping[str, Any]) -> Mapping[str, Any]:
-        message = load_message(request, (backend, *place), threads=count)
-        message |= {"type": "DESCRIBE", "device": {"kind": "cpu"}, "config": config}
-        with _started(backend.half(place[1]), count, options) as run:
-            try:
-                run.ask(None, "RESTRICTED")
-                run.ask(None, "HELLO")
-                return dict(run.ask(message, "DESCRIBED")["config"])
-            except _Failed as error:
-                raise error.of(request, place[0]) from None
+        return answer(request, backend, place, {"config": config}, options=options)
 
     return described(request.partial, backend, name=request.model, ask=ask)
+
+
+def answer(
+    request: LoadRequest, backend: Backend, place: tuple[Path, str], other: Mapping[str, Any], *, options: DryRunOptions
+) -> dict[str, Any]:
+    """What such a process answers to DESCRIBE, which is LOAD's message with other fields; raises `LoadError`."""
+    count = threads.of_model(request.partial.message, "1", source=request.partial.source)
+    message = {**load_message(request, (backend, *place), threads=count), "device": {"kind": "cpu"}, **other}
+    with _started(backend.half(place[1]), count, options) as run:
+        try:
+            run.ask(None, "RESTRICTED")
+            run.ask(None, "HELLO")
+            return dict(run.ask({"type": "DESCRIBE", **message}, "DESCRIBED")["config"])
+        except _Failed as error:
+            raise error.of(request, place[0]) from None
 
 
 class _Failed(Exception):

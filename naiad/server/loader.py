@@ -212,7 +212,7 @@ class Loader:
         self, request: LoadRequest, place: tuple[Backend, Path, str], signature: Signature | None
     ) -> Described | None:
         """The configuration with what the model says of itself; None where it says nothing or is not to be asked."""
-        if signature is None or not (signature.describes and place[0].describes and self._complete):
+        if signature is None or not signature.describes or not place[0].describes or not self._complete:
             return None
 
         def ask(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -223,20 +223,18 @@ class Loader:
     def _ask(
         self, request: LoadRequest, place: tuple[Backend, Path, str], other: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """What a worker answers to DESCRIBE, which is LOAD's message with other fields."""
+        """What a worker answers to DESCRIBE: LOAD's message with other fields."""
         worker = self._start(request, place, instance=0, device=devices.first(request.partial.message))
         message = {**load_message(request, place, threads=self._threads_of(request)), **other}
         return describe.once(self._supervisor, worker, message)
 
     def _signature(self, request: LoadRequest, place: tuple[Backend, Path, str]) -> Signature | None:
-        """What the file says; where only its worker may open it and nothing is written, what that says."""
+        """What the file says, or its worker where only that opens the file."""
         backend, folder, file = place
         if not file:
             return None
         signature = recognition.signature_of(request.partial, backend, model_file(folder, file))
-        if signature is None or not signature.describes or not backend.reads_signature:
-            return signature
-        if request.partial.message.input or not self._complete:
+        if signature is None or not self._complete or not describe.by_worker(request.partial, backend, signature):
             return signature
         return describe.with_inputs(signature, self._ask(request, place, {}))
 

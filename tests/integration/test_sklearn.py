@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from naiad.cli import inspect as command
+from naiad.server.dry_run import DryRunOptions
 from naiad.signature.recognise import read
 from tests.support import estimators
 from tests.support.estimators import TREE, iris, parameters, save, species
@@ -74,6 +76,15 @@ def server(
             (module_repository.root / name / "config.pbtxt").write_text(CONFIGURED[name])
     with serve(module_repository.root, tmp_path_factory.mktemp("log") / "serve.log") as running:
         yield running.wait_ready()
+
+
+@pytest.fixture(scope="module")
+def explicit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Serve]]:
+    """(repository, a server that loads what it is asked to load)."""
+    estimators.need()
+    root = Repository(tmp_path_factory.mktemp("explicit")).root
+    with serve(root, tmp_path_factory.mktemp("log") / "serve.log", EXPLICIT) as running:
+        yield root, running.wait_ready()
 
 
 def ask(server: Serve, model: str, rows: Any, *, datatype: str = "FP32") -> dict[str, Any]:
@@ -207,10 +218,15 @@ def failure(server: Serve, model: str, body: Any = None) -> dict[str, Any]:
     return server.until(lambda: records()[before:], 20, "the log does not tell")[-1]
 
 
-def test_types_that_are_not_trusted_are_named(repository, start, fitted):
-    save(fitted["forest"], repository.root / "forest" / "1")
-    server = start(EXPLICIT).wait_ready()
-    record = failure(server, "forest")
+def load(server: Serve, model: str) -> None:
+    answer = server.post(f"/v2/repository/models/{model}/load")
+    assert answer.status == 200, answer.body
+
+
+def test_types_that_are_not_trusted_are_named(explicit, fitted):
+    root, server = explicit
+    save(fitted["forest"], root / "types" / "1")
+    record = failure(server, "types")
     assert record["code"] == "UNTRUSTED_TYPES"
     assert record["cause"] == f"'model.skops' holds types that skops does not trust: {TREE}"
     assert f'string_value: "{TREE}"' in record["fix"]
@@ -226,75 +242,88 @@ class Canary:
         return (Path.write_text, (self.path, "x"))
 
 
-@pytest.mark.parametrize("file", ["model.pkl", "model.joblib"])
-def test_a_pickle_runs_only_if_the_repository_trusts_it(repository, start, tmp_path, file):
-    estimators.need()
-    canary = tmp_path / "canary"
-    save(Canary(canary), repository.root / "m" / "1", file)
-    server = start(EXPLICIT).wait_ready()
-    record = failure(server, "m")
+FILES = ["model.pkl", "model.joblib"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_pickle_runs_only_if_the_repository_trusts_it(explicit, tmp_path, file):
+    root, server = explicit
+    name, canary = f"canary-{file[6:]}", tmp_path / "canary"
+    save(Canary(canary), root / name / "1", file)
+    record = failure(server, name)
     assert (record["code"], record["stage"]) == ("UNSAFE_PICKLE", "signature")
     assert "skops.io.dump" in record["fix"]
     word = {"parameters": {"naiad.trust_pickle": {"string_value": "true"}}, "backend": "sklearn"}
-    assert failure(server, "m", {"parameters": {"config": json.dumps(word)}})["code"] == "UNSAFE_PICKLE"
+    assert failure(server, name, {"parameters": {"config": json.dumps(word)}})["code"] == "UNSAFE_PICKLE"
     assert not canary.exists(), "a client of the server has made it open a pickle"
-    (repository.root / "m" / "config.pbtxt").write_text(TRUSTED + PICKLE_IO)
-    assert failure(server, "m")["code"] == "NOT_A_MODEL"
+    (root / name / "config.pbtxt").write_text(TRUSTED + PICKLE_IO)
+    assert failure(server, name)["code"] == "NOT_A_MODEL"
     assert canary.exists()
 
 
-@pytest.mark.parametrize("file", ["model.pkl", "model.joblib"])
-def test_a_trusted_pickle_describes_itself(repository, start, fitted, file):
-    for name in ("logistic", "texts"):
-        save(fitted[name], repository.root / name / "1", file)
-        (repository.root / name / "config.pbtxt").write_text(TRUSTED)
-    server = start().wait_ready()
-    for name in ("logistic", "texts"):
-        assert io(server, name) == COMPLETED[name]
+@pytest.mark.parametrize(("file", "written"), [(file, written) for file in FILES for written in ("", PICKLE_IO)])
+def test_a_trusted_pickle_serves_as_it_is_written_or_describes_itself(explicit, fitted, file, written):
+    root, server = explicit
+    name = f"trusted-{file[6:]}-{bool(written)}"
+    save(fitted["logistic"], root / name / "1", file)
+    (root / name / "config.pbtxt").write_text(TRUSTED + written)
+    load(server, name)
+    expected = COMPLETED["logistic"]
+    assert io(server, name) == (*expected[:2], 8 if written else expected[2])
     rows = iris()[0][:8]
-    assert ask(server, "logistic", rows)["label"].reshape(-1).tolist() == fitted["logistic"].predict(rows).tolist()
+    assert ask(server, name, rows)["label"].reshape(-1).tolist() == fitted["logistic"].predict(rows).tolist()
 
 
-def test_a_schema_too_long_to_read_is_described_by_the_worker(repository, start, fitted):
+def test_a_trusted_pickle_may_take_texts(explicit, fitted):
+    root, server = explicit
+    save(fitted["texts"], root / "pickled-texts" / "1", "model.pkl")
+    (root / "pickled-texts" / "config.pbtxt").write_text(TRUSTED)
+    load(server, "pickled-texts")
+    assert io(server, "pickled-texts") == COMPLETED["texts"]
+
+
+def test_inspect_opens_a_trusted_pickle_only_if_it_may_run_it(tmp_path, fitted, capsys):
+    save(fitted["logistic"], tmp_path / "m" / "1", "model.pkl")
+    (tmp_path / "m" / "config.pbtxt").write_text(TRUSTED)
+    assert command.inspect(tmp_path / "m", "json") == 0
+    assert json.loads(capsys.readouterr().out)["open"] == ["input", "output"]
+    assert command.inspect(tmp_path / "m", "json", run=DryRunOptions()) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [tensor["name"] for tensor in document["config"]["input"]] == ["input"]
+    assert [tensor["name"] for tensor in document["config"]["output"]] == ["label", "probabilities"]
+
+
+def test_a_schema_too_long_to_read_is_described_by_the_worker(explicit):
     """A forest of many trees: the schema has a value for each node."""
     from sklearn.ensemble import RandomForestClassifier
 
+    root, server = explicit
     forest = RandomForestClassifier(n_estimators=600, max_depth=1, random_state=0).fit(*iris())
-    path = save(forest, repository.root / "m" / "1")
-    assert read(path).describes
-    (repository.root / "m" / "config.pbtxt").write_text(parameters(trusted_types=TREE))
-    server = start().wait_ready()
-    assert io(server, "m") == COMPLETED["logistic"]
+    assert read(save(forest, root / "many" / "1")).describes
+    (root / "many" / "config.pbtxt").write_text(parameters(trusted_types=TREE))
+    load(server, "many")
+    assert io(server, "many") == COMPLETED["logistic"]
     rows = iris()[0][:8]
-    assert ask(server, "m", rows)["label"].reshape(-1).tolist() == forest.predict(rows).tolist()
-
-
-@pytest.mark.parametrize("file", ["model.pkl", "model.joblib"])
-def test_a_trusted_pickle_serves(repository, start, fitted, file):
-    save(fitted["logistic"], repository.root / "m" / "1", file)
-    (repository.root / "m" / "config.pbtxt").write_text(TRUSTED + PICKLE_IO)
-    server = start().wait_ready()
-    rows = iris()[0][:8]
-    assert ask(server, "m", rows)["label"].reshape(-1).tolist() == fitted["logistic"].predict(rows).tolist()
+    assert ask(server, "many", rows)["label"].reshape(-1).tolist() == forest.predict(rows).tolist()
 
 
 # -- what does not fit ------------------------------------------------------------------------------------------------
 
 
-def test_another_version_of_the_library_is_in_the_log(repository, start, fitted):
-    path = save(fitted["logistic"], repository.root / "m" / "1")
-    members = {}
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+def test_another_version_of_the_library_is_in_the_log(explicit, fitted):
     import sklearn
 
-    old = f'\\"{sklearn.__version__}\\"'.encode()
-    assert old in members["schema.json"]
-    members["schema.json"] = members["schema.json"].replace(old, b'\\"1.2.0\\"')
+    root, server = explicit
+    path = save(fitted["logistic"], root / "old" / "1")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    now = f'\\"{sklearn.__version__}\\"'.encode()
+    assert now in members["schema.json"]
+    members["schema.json"] = members["schema.json"].replace(now, b'\\"1.2.0\\"')
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-    server = start().wait_ready()
+    load(server, "old")
     told = server.until(
         lambda: [r["message"] for r in server.records() if "InconsistentVersionWarning" in r["message"]],
         20,
@@ -304,17 +333,22 @@ def test_another_version_of_the_library_is_in_the_log(repository, start, fitted)
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "words"),
+    ("name", "text", "code", "words"),
     [
-        ('backend: "pytorch" default_model_filename: "model.skops"', "BACKEND_MISMATCH", 'backend: "sklearn"'),
-        ('input { name: "input" data_type: TYPE_FP32 dims: [ 5 ] }', "IO_MISMATCH", "[-1, 4]"),
-        (parameters(method="transform"), "CONFIG_INVALID", "decision_function, predict"),
+        (
+            "backend",
+            'backend: "pytorch" default_model_filename: "model.skops"',
+            "BACKEND_MISMATCH",
+            'backend: "sklearn"',
+        ),
+        ("dims", 'input { name: "input" data_type: TYPE_FP32 dims: [ 5 ] }', "IO_MISMATCH", "[-1, 4]"),
+        ("method", parameters(method="transform"), "CONFIG_INVALID", "decision_function, predict"),
     ],
 )
-def test_a_configuration_that_does_not_fit_has_its_code(repository, start, fitted, text, code, words):
-    save(fitted["logistic"], repository.root / "m" / "1")
-    (repository.root / "m" / "config.pbtxt").write_text(text)
-    server = start(EXPLICIT).wait_ready()
-    record = failure(server, "m")
+def test_a_configuration_that_does_not_fit_has_its_code(explicit, fitted, name, text, code, words):
+    root, server = explicit
+    save(fitted["logistic"], root / name / "1")
+    (root / name / "config.pbtxt").write_text(text)
+    record = failure(server, name)
     assert record["code"] == code
     assert words in record["cause"] + record.get("fix", "")

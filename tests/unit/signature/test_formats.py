@@ -83,6 +83,14 @@ def test_a_folder_is_known_by_what_it_holds(tmp_path, name):
     assert ("engine: vllm" in error.fix) == (name in LANGUAGE)
 
 
+def test_the_documents_name_every_format_that_is_not_served():
+    page = (Path(__file__).resolve().parents[3] / "docs/reference/formats.md").read_text()
+    section = page.partition("## Recognised, not served")[2]
+    served = {"ONNX", formats.KERAS, formats.SAVEDMODEL, formats.SKOPS}
+    names = {row.name for row in (*formats.FILES, *formats.ARCHIVES, *formats.FOLDERS)} - served
+    assert {name for name in names if name not in section} == set()
+
+
 def test_a_version_folder_is_looked_into(tmp_path):
     """What lies in it alone, or what it is as a whole, is named before one says that a file is missing."""
     folder = tmp_path / "1"

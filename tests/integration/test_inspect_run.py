@@ -149,11 +149,11 @@ def test_a_dry_run_beside_the_configuration_refuses_what_a_load_refuses(torch, r
         torch.nn.Identity(),
         INPUT + 'output { name: "OUTPUT__0" data_type: TYPE_INT64 dims: [ 4 ] }',
     )
-    (first,) = refused(folder)
-    assert first == (
+    assert refused(folder) == [
         "error: config.pbtxt: output 'OUTPUT__0': data_type: expected TYPE_FP32 as the model gives it, got TYPE_INT64 "
-        "(CONFIG_INVALID)"
-    )
+        "(DTYPE_MISMATCH)",
+        'fix: write output { name: "OUTPUT__0" data_type: TYPE_FP32 dims: [ 4 ] } into config.pbtxt',
+    ]
 
 
 NO_FILTERS = f"""

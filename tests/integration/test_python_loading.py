@@ -168,6 +168,7 @@ def test_a_missing_module_names_the_line_to_add(repository, start):
     (repository.root / "m" / "config.pbtxt").write_text(CONFIG)
     server = start(EXPLICIT).wait_ready()
     load_error(server)
+    logged(server, "failed to load 'm'")  # the record comes after the answer
     (record,) = [record for record in server.records() if record["message"] == "failed to load 'm'"]
     fix = "add the line 'cv2_of_nobody' to the requirements of the model's environment, or: pip install cv2_of_nobody"
     assert (record["fix"], record["stage"]) == (fix, "load")

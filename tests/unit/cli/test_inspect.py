@@ -204,7 +204,7 @@ def test_d4_a_python_model_is_read_and_not_run(tmp_path, capsys):
     (tmp_path / "model.py").write_text(code)
     assert command.inspect(tmp_path / "model.py", "json") == 0
     assert "write them into config.pbtxt" in json.loads(capsys.readouterr().out)["notes"][0]
-    (tmp_path / "model.py").write_text("x = (\n")
+    (tmp_path / "model.py").write_text("# TritonPythonModel\nx = (\n")
     assert command.inspect(tmp_path / "model.py", "json") == 1
-    assert "'model.py' is no Python source, line 1: '(' was never closed (NOT_A_MODEL)" in capsys.readouterr().err
+    assert "'model.py' line 2: '(' was never closed (NOT_A_MODEL)" in capsys.readouterr().err
     assert not canary.exists()

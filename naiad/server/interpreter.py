@@ -80,6 +80,8 @@ class Interpreters:
             return Interpreter(python=self._options.own)
         python = _python_of(prefix, where)
         variables = variables_of(prefix, self._options.environ)
+        if path and prefix.resolve().is_relative_to(directory.resolve()):
+            variables["PYTHONDONTWRITEBYTECODE"] = "1"  # a file that appears there is a change of the model to a poll
         try:
             report = look(python, ("numpy", *backend.needs), environment=self._inherited(variables), where=where)
             require(report, backend.needs, backend=backend.name, where=where)

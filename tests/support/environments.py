@@ -39,7 +39,8 @@ def _small(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The variables of a build whose cache holds nothing but these wheels."""
-    return {**os.environ, "UV_CACHE_DIR": str(tmp_path_factory.mktemp("uv-cache"))}
+    patience = {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "1"}
+    return {**os.environ, **patience, "UV_CACHE_DIR": str(tmp_path_factory.mktemp("uv-cache"))}
 
 
 @pytest.fixture

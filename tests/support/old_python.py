@@ -64,6 +64,8 @@ def _download(place: Path) -> list[Path]:
         "Dir::State::status": status,
         "Dir::Cache": place / "cache",
         "APT::Sandbox::User": "root",
+        "Acquire::http::Timeout": 10,
+        "Acquire::Retries": 0,
     }
     apt = ["apt-get", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
     _run(*apt, "update")
@@ -82,6 +84,9 @@ def _mirror() -> str:
 
 
 def _run(*command: str, cwd: Path | None = None) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=100)
+    try:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=50)
+    except subprocess.TimeoutExpired as error:
+        raise NotHere(f"Debian's python3.9 cannot be had in time: {' '.join(command[:2])}") from error
     if done.returncode:
         raise NotHere(f"Debian's python3.9 cannot be had: {' '.join(command[:2])}: {done.stderr.strip()[-300:]}")

@@ -124,6 +124,16 @@ def test_c2_only_the_repositorys_own_configuration_names_a_place(choose, tmp_pat
             choose(str(place), source, directory)
 
 
+def test_a_folder_inside_a_model_is_not_written_to(choose, model, tmp_path):
+    for place in (model / "env", tmp_path / "env"):
+        (place / "bin").mkdir(parents=True)
+        (place / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        (place / "bin" / "python").chmod(0o755)
+    inside = choose("$$TRITON_MODEL_DIRECTORY/env").environment
+    assert inside["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert "PYTHONDONTWRITEBYTECODE" not in choose(str(tmp_path / "env")).environment
+
+
 def test_variables_of_an_environment(tmp_path):
     base = {"PATH": "/bin", "LD_LIBRARY_PATH": "/cuda", "VIRTUAL_ENV": "/own", "NAIAD_KEY": "x", "AWS_KEY": "y"}
     conda = worker_environment(base, variables_of(tmp_path, base))

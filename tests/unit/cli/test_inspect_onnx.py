@@ -38,7 +38,7 @@ def test_a_file_is_shown_without_its_framework(tmp_path, place):
     assert shown["format"] == "ONNX (IR 8, opset 17)"
     assert shown["open"] == []
     config = shown["config"]
-    assert (config["backend"], config["max_batch_size"]) == ("onnxruntime", 32)
+    assert (config["backend"], config["max_batch_size"]) == ("onnxruntime", 4)
     assert [(t["name"], t["data_type"], t["dims"]) for t in config["input"]] == [("x", "TYPE_FP32", [4])]
     assert [(t["name"], t["data_type"], t["dims"]) for t in config["output"]] == [("y", "TYPE_FP32", [4])]
     assert shown["origins"]["output.y"] == "file"

@@ -6,11 +6,8 @@ import argparse
 import contextlib
 import datetime
 import json
-import os
-import platform
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
@@ -85,15 +82,8 @@ def _measure_living(fleet: Fleet, name: str, scenario: Scenario, connections: in
 
 
 def _machine() -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS.parent, capture_output=True, text=True, check=False
-    ).stdout.strip()
     return {
-        "cpu": measure.cpu_model(),
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "commit": commit,
+        **measure.machine(),
         "triton": f"2.51 ({peers.TRITON})",
         "generators": f"perf_analyzer ({peers.TRITONCLIENT}), wrk",
     }

@@ -1,6 +1,6 @@
 """Golden files of effective configurations: what `naiad inspect` says before a load, and what the server then serves.
 
-`python -m tests.support.golden --write` makes them anew; read the difference before it is committed.
+`python -m tests.support.golden --write [CASE…]` makes them anew; read the difference before it is committed.
 """
 
 from __future__ import annotations
@@ -81,18 +81,19 @@ def text_of(document: dict[str, Any]) -> str:
 
 
 def main(words: list[str]) -> int:
-    if words != ["--write"]:
+    if words[:1] != ["--write"] or not set(words[1:]) <= set(CASES):
         print(__doc__, file=sys.stderr)
         return 2
+    asked = words[1:] or list(CASES)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "models"
         root.mkdir()
-        for each in FORMATS:
+        for each in [each for each in FORMATS if each.name in {CASES[name][0] for name in asked}]:
             if reason := each.absent():
                 print(f"left as it is: {each.name}: {reason}", file=sys.stderr)
             else:
                 each.write(root / each.name)
-        names = [name for name, (of, _text) in CASES.items() if (root / of).is_dir()]
+        names = [name for name in asked if (root / CASES[name][0]).is_dir()]
         for name in names:
             add_case(root, name)
         with serve(root, Path(scratch) / "log", "--strict-readiness=false") as server:

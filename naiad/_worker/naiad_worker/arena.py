@@ -17,7 +17,7 @@ ALIGN = 64
 
 
 class ArenaError(Exception):
-    """A range that lies outside the arena."""
+    """A range that lies outside the arena, or a segment that cannot be a part of it."""
 
 
 class NoRoom(Exception):
@@ -33,11 +33,13 @@ class Arena:
         self.started: Any = None
 
     def add(self, segment: int, descriptor: int, size: int) -> None:
-        """Maps a segment and closes its descriptor; segments come in order."""
+        """Maps a segment and closes its descriptor; segments come in order. Raises `ArenaError`."""
         try:
             if segment != len(self._segments):
                 raise ArenaError(f"segment {segment} came where {len(self._segments)} was due")
             mapped = mmap.mmap(descriptor, size)
+        except OSError as error:  # of the address space, above all
+            raise ArenaError(f"segment {segment} of {size} bytes cannot be mapped: {error.strerror}") from None
         finally:
             os.close(descriptor)
         self._segments.append(mapped)

@@ -33,8 +33,8 @@ class Worker:
         self._backend: Any = None
         self._decoupled = False
 
-    def run(self) -> None:
-        """Follows the control channel until SERVE or the end."""
+    def run(self) -> bool:
+        """Follows the control channel until SERVE or the end; whether the server wanted the end."""
         self._control.send(
             {"type": "HELLO", "protocol": PROTOCOL, "pid": os.getpid(), "python": sys.version.split()[0]}
         )
@@ -43,11 +43,10 @@ class Worker:
             message, _ = self._control.receive()
             kind = message.get("type")
             if kind == "EXIT":
-                return
+                return True
             if kind == "SERVE":
                 if self._guarded("serve", self._prepare, message):
-                    self._serve()
-                    return
+                    return self._serve()
             elif kind in steps:
                 self._guarded(kind.lower(), steps[kind], message)
             else:
@@ -136,12 +135,13 @@ class Worker:
         except OSError:
             pass
 
-    def _serve(self) -> None:
+    def _serve(self) -> bool:
         threading.Thread(target=self._watch, name="control", daemon=True).start()
         loop: Any = Listing if hasattr(self._backend, "answer") else Serving
         if self._decoupled:
             loop = Streaming
-        loop(self._data, self._backend).run()
+        ended: bool = loop(self._data, self._backend).run()
+        return ended
 
     def finalize(self) -> None:
         """Lets the backend give back what it holds."""
@@ -174,7 +174,7 @@ def serve(control_fd: int, data_fd: int, backend: str, limits: restrict.Limits |
     status = 0
     try:
         if limits is None or worker.restricted(limits):
-            worker.run()
+            status = 0 if worker.run() else 1
             worker.finalize()
     except Closed:
         pass  # the server is gone

@@ -37,8 +37,8 @@ class Serving:
         self._records_since = 0
         self._told: set[str] = set()
 
-    def run(self) -> None:
-        """Until the end of the channel."""
+    def run(self) -> bool:
+        """Until the end of the channel; whether the core ended it."""
         try:
             while True:
                 if self._deferred:
@@ -47,12 +47,10 @@ class Serving:
                     continue
                 size, descriptors = self._receive()
                 if size == 0:
-                    return
+                    return True
                 self._handle(self._view, size, descriptors)
-        except (channel.FrameError, ArenaError) as error:
-            print(f"the data channel is closed: {error}", file=sys.stderr, flush=True)
-        except OSError:
-            pass  # the core is gone
+        except (channel.FrameError, ArenaError, OSError) as error:
+            return gone(error)
 
     def _receive(self) -> tuple[int, list[int]]:
         size, ancillary, flags, _ = self._data.recvmsg_into([self._view], _FDS, socket.MSG_CMSG_CLOEXEC)
@@ -165,7 +163,7 @@ class Serving:
         while True:
             got, descriptors = self._receive()
             if got == 0:
-                raise OSError("the core is gone")
+                raise ConnectionResetError("the core is gone")
             kind, _ = channel.unpack_header(self._view, got)
             if kind == channel.SEGMENT:
                 self._handle(self._view, got, descriptors)
@@ -200,6 +198,14 @@ class Serving:
             self._told.add(key)
             with contextlib.suppress(Exception):  # an error that cannot be printed is answered all the same
                 traceback.print_exc()
+
+
+def gone(error: Exception) -> bool:
+    """Whether what ended the loop is the end of the core; anything else is said, and ends the worker as a failure."""
+    if isinstance(error, ConnectionError):
+        return True
+    print(f"the data channel is closed: {error}", file=sys.stderr, flush=True)
+    return False
 
 
 def apart(call: channel.Call) -> Iterator[tuple[Any, list[Any]]]:

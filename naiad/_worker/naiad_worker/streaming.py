@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import socket
-import sys
 import threading
 import time
 from typing import Any
@@ -19,6 +18,7 @@ from naiad_worker.serving import (
     Serving,
     apart,
     error_text,
+    gone,
     granted,
     prepare,
     room,
@@ -40,35 +40,36 @@ class Streaming(Serving):
         # Holds together what is written, the record that names it and the order of the records.
         self._lock = threading.Lock()
         self._place = (0, 0, 0)
+        self._failed = False
 
-    def run(self) -> None:
-        """Until the end of the channel."""
+    def run(self) -> bool:
+        """Until the end of the channel; whether the core ended it."""
         threading.Thread(target=self._read, name="data", daemon=True).start()
         try:
             while True:
                 call = self._calls.get()
                 if call is None:
-                    return
+                    return not self._failed
                 for index, (request, entries) in enumerate(apart(call)):
                     self._stream(call.call, index, request, entries)
-        except (channel.FrameError, ArenaError) as error:
-            print(f"the data channel is closed: {error}", file=sys.stderr, flush=True)
-        except OSError:
-            pass  # the core is gone
+        except (channel.FrameError, ArenaError, OSError) as error:
+            return gone(error) and not self._failed
 
     def _read(self) -> None:
         try:
             while True:
                 size, descriptors = self._receive()
                 if size == 0:
-                    break
+                    return
                 self._route(size, descriptors)
-        except (channel.FrameError, ArenaError) as error:
-            print(f"the data channel is closed: {error}", file=sys.stderr, flush=True)
-        except OSError:
-            pass  # the core is gone
-        self._calls.put(None)
-        self._grants.put(None)
+        except (channel.FrameError, ArenaError, OSError) as error:
+            self._failed = not gone(error)
+        except BaseException:  # no memory, above all
+            self._failed = True
+            raise
+        finally:
+            self._calls.put(None)
+            self._grants.put(None)
 
     def _route(self, size: int, descriptors: list[int]) -> None:
         kind, count = channel.unpack_header(self._view, size)
@@ -132,7 +133,7 @@ class Streaming(Serving):
         self._data.send(channel.pack_need(channel.STREAM, size))
         frame = self._grants.get()
         if frame is None:
-            raise OSError("the core is gone")
+            raise ConnectionResetError("the core is gone")
         segment, offset, length = granted(frame, len(frame), size)
         return segment, offset, offset + length
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import os
 import socket
 import struct
 import threading
@@ -39,7 +41,8 @@ class Bench:
         self.data = socket.socket(fileno=theirs)
         worker = Worker(ControlChannel(self.end), self.data, "identity")
         worker._backend = self.model
-        self.thread = threading.Thread(target=worker._serve)
+        self.ended: list[bool] = []
+        self.thread = threading.Thread(target=lambda: self.ended.append(worker._serve()))
         self.thread.start()
 
     def ask(self, act: Any, **options: Any) -> dict[str, Any]:
@@ -54,6 +57,7 @@ class Bench:
                 thread.join(10)
         self.thread.join(10)
         assert not self.thread.is_alive(), "the end of the control channel did not end the loop"
+        assert len(self.ended) == 1
         self.end.close()
         self.data.close()
         self.core.close()
@@ -161,3 +165,23 @@ def test_a_frame_that_breaks_the_protocol_closes_the_loop(bench, frame, capsys):
     bench.thread.join(10)
     assert not bench.thread.is_alive()
     assert "the data channel is closed: " in capsys.readouterr().err
+    assert bench.ended == [False]
+
+
+def test_a_segment_that_cannot_be_mapped_is_told(bench, capsys):
+    frame = channel.pack_frame(channel.SEGMENT, 1, channel.SEGMENT_BODY.pack(1, 0, 1 << 60))
+    with os.fdopen(os.memfd_create("arena"), "rb") as memory:
+        os.ftruncate(memory.fileno(), 1 << 60)
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [memory.fileno()]))
+        bench.link.sock.sendmsg([frame], [rights])
+    bench.thread.join(10)
+    text = f"the data channel is closed: segment 1 of {1 << 60} bytes cannot be mapped: Cannot allocate memory"
+    assert text in capsys.readouterr().err
+    assert bench.ended == [False]
+
+
+def test_the_end_of_the_core_is_no_failure(bench, capsys):
+    bench.ask(lambda array: array)
+    bench.link.sock.close()
+    bench.thread.join(10)
+    assert (bench.ended, capsys.readouterr().err) == ([True], "")

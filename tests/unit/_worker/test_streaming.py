@@ -39,7 +39,8 @@ class Link:
         link = self.core.links[number]
         self.sock, self.memory = link.sock, link.memory
         self.data = socket.socket(fileno=theirs)
-        self.thread = threading.Thread(target=Streaming(self.data, backend).run)
+        self.ended: list[bool] = []
+        self.thread = threading.Thread(target=lambda: self.ended.append(Streaming(self.data, backend).run()))
         self.thread.start()
         self.calls, self.room_at = 0, ROOM_AT
 
@@ -311,6 +312,7 @@ def test_a_frame_that_breaks_the_protocol_closes_the_loop(link, frame, capsys):
     core.thread.join(10)
     assert not core.thread.is_alive()
     assert "the data channel is closed: " in capsys.readouterr().err
+    assert core.ended == [False]
 
 
 @pytest.mark.parametrize("name", ["repeat", "square"])

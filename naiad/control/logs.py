@@ -13,23 +13,7 @@ _LOOK_SECONDS = 0.3
 
 def tail(path: Path, lines: int) -> bytes:
     """The last whole lines of a file; nothing if there is none yet."""
-    try:
-        stream = path.open("rb")
-    except FileNotFoundError:
-        return b""
-    with stream:
-        position = stream.seek(0, os.SEEK_END)
-        blocks: list[bytes] = []
-        found = 0
-        while position > 0 and found <= lines:
-            size = min(_BLOCK, position)
-            position = stream.seek(position - size)
-            block = stream.read(size)
-            found += block.count(b"\n")
-            blocks.insert(0, block)
-    text = b"".join(blocks)
-    complete = text[: text.rfind(b"\n") + 1]
-    return b"".join(complete.splitlines(keepends=True)[-lines:]) if lines else b""
+    return _tail(path, lines)[0]
 
 
 def follow(path: Path, lines: int, *, stopped: Iterator[bool] | None = None) -> Iterator[bytes]:
@@ -37,16 +21,16 @@ def follow(path: Path, lines: int, *, stopped: Iterator[bool] | None = None) -> 
 
     Where `stopped` says so, what is there still comes and nothing after it.
     """
-    yield tail(path, lines)
-    position = path.stat().st_size if path.exists() else 0
+    text, position, file = _tail(path, lines)
+    yield text
     ended = False
     while not ended:
         ended = stopped is not None and next(stopped)
         if not ended:
             time.sleep(_LOOK_SECONDS)
-        size = path.stat().st_size if path.exists() else 0
-        if size < position:
-            position = 0
+        size, now = _size(path)
+        if now != file or size < position:
+            position, file = 0, now
         if size > position:
             with path.open("rb") as stream:
                 stream.seek(position)
@@ -56,3 +40,35 @@ def follow(path: Path, lines: int, *, stopped: Iterator[bool] | None = None) -> 
             yield complete
         else:
             yield b""
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Bytes of a file and its number; zeros where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_size, found.st_ino
+
+
+def _tail(path: Path, lines: int) -> tuple[bytes, int, int]:
+    """The last whole lines of a file, where in it they end, and its number: what is written meanwhile comes after."""
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:
+        return b"", 0, 0
+    with stream:
+        file = os.fstat(stream.fileno()).st_ino
+        size = position = stream.seek(0, os.SEEK_END)
+        blocks: list[bytes] = []
+        found = 0
+        while position > 0 and found <= lines:
+            count = min(_BLOCK, position)
+            position = stream.seek(position - count)
+            block = stream.read(count)
+            found += block.count(b"\n")
+            blocks.insert(0, block)
+    text = b"".join(blocks)
+    complete = text[: text.rfind(b"\n") + 1]
+    shown = b"".join(complete.splitlines(keepends=True)[-lines:]) if lines else b""
+    return shown, size - len(text) + len(complete), file

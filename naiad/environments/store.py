@@ -103,6 +103,7 @@ class Store:
         self._named.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write(folder / "specification.json", specification.document())
+        (folder / "build.log").unlink(missing_ok=True)  # it was about something else
         return self.get(name)
 
     def get(self, name: str) -> Named:
@@ -166,7 +167,8 @@ class Store:
         with self._alone(name):
             named = self.get(name)
             log = folder / "build.log"
-            log.write_bytes(b"")
+            log.unlink(missing_ok=True)  # whoever reads the old one sees that this is another
+            log.touch(mode=0o600)
             self._note(folder, named, problem="", building=True)
             try:
                 tools = Tools(log=log, offline=offline, environ=self._environ, running=self._running)

@@ -91,9 +91,9 @@ class EnvironmentReconciler:
 
     def _build(self, wanted: Wanted, fields: dict[str, Any]) -> None:
         name, report = wanted.name, self._parts.environments.report
-        report(name, wanted.generation, Outcome(state="BUILDING"))
         try:
             self._parts.builds.put(name, specification_of(fields))
+            report(name, wanted.generation, Outcome(state="BUILDING"))
             named = self._parts.builds.build(name, offline=fields["offline"], pinned=self._parts.pinned())
             report(name, wanted.generation, Outcome(state=READY, built=self._built(named), observed=True))
         except Stopped:

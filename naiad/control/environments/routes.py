@@ -75,12 +75,15 @@ def read_build_log(
     follow_file: Annotated[bool, Query(alias="follow")] = False,
 ) -> Response:
     """The newest lines of the last build's log; with `follow` also those to come until the build ends."""
-    room.store.get(name)
+    row = room.store.get(name)
+    begun = row.state == "BUILDING" or row.observed_generation == row.generation
     try:
         path = room.builds.log(name)
     except NoSuchEnvironment:  # the loop has not begun with it
         path = room.builds.archives.parent / "named" / name / "build.log"
-    lines = follow(path, tail_lines, stopped=_ended(name, room)) if follow_file else iter([tail(path, tail_lines)])
+    # The log of a build that is about to begin is another file: nothing of the last one's comes before it.
+    first = tail_lines if begun else 0
+    lines = follow(path, first, stopped=_ended(name, room)) if follow_file else iter([tail(path, tail_lines)])
     return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
 
 

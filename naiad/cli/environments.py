@@ -117,6 +117,8 @@ class FolderPlace:
         from naiad.environments.store import BUILDING
 
         path = self._store.log(name)
+        if not path.exists():  # it was not built yet
+            return
         ended = not follow
         with path.open(encoding="utf-8", errors="replace") as stream:
             while True:

@@ -120,7 +120,10 @@ def _saved_model() -> bytes:
 
 FILES: Mapping[str, Broken] = {
     "weights": Broken(
-        files=_lone("model.pt", STATE_DICT), code="WEIGHTS_ONLY", cause="weights only (a state dict)", fix="torch.export.save"
+        files=_lone("model.pt", STATE_DICT),
+        code="WEIGHTS_ONLY",
+        cause="weights only (a state dict)",
+        fix="torch.export.save",
     ),
     "module": Broken(
         files=_lone("model.pt", MODULE), code="UNSAFE_PICKLE", cause="a pickled module", fix="torch.jit.trace"

@@ -88,7 +88,7 @@ HTTP_ALONE = {
     "admin", "cors", "deadline", "eager", "generate", "host", "http2", "limits", "metrics", "names", "openai",
     "progress",
 }  # fmt: skip
-GRPC_ALONE = {"gen", "message", "messages", "reflection", "stream"}
+GRPC_ALONE = {"gen", "inline", "message", "messages", "reflection", "stream"}
 
 
 def test_both_frontends_have_the_same_rooms() -> None:

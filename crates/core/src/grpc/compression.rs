@@ -10,6 +10,7 @@ use super::error::GrpcError;
 use super::message::PREFIX;
 use crate::http::compression::{Encoding, Inflater, Trouble, deflate_with};
 use crate::options::CompressionLevel;
+use crate::rope::Rope;
 
 /// How the client's messages are encoded.
 pub(super) fn of_request(headers: &HeaderMap) -> Result<Option<Encoding>, GrpcError> {
@@ -35,9 +36,9 @@ pub(super) fn of_answer(headers: &HeaderMap, level: CompressionLevel) -> Option<
 }
 
 /// Opens a message.
-pub(super) fn open(encoding: Encoding, message: &[u8], limit: usize) -> Result<Bytes, GrpcError> {
+pub(super) fn open(encoding: Encoding, message: &Rope, limit: usize) -> Result<Bytes, GrpcError> {
     let mut inflater = Inflater::new(encoding, limit as u64);
-    let opened = inflater.push(message).and_then(|()| inflater.finish());
+    let opened = message.pieces().try_for_each(|piece| inflater.push(piece)).and_then(|()| inflater.finish());
     opened.map_err(|trouble| match trouble {
         Trouble::TooLarge => GrpcError::too_much(format!("message opens to more than the maximum of {limit} bytes")),
         Trouble::Bomb => GrpcError::too_much("message opens to far more than what was sent"),
@@ -69,9 +70,11 @@ mod tests {
             let pieces = Pieces::from([Bytes::from_static(b"\0\0\0\0\x06abc"), Bytes::from_static(b"abc")]);
             let closed: Vec<u8> = close((encoding, 6), pieces).into_iter().flatten().collect();
             assert_eq!(closed[..5], [&[1][..], &(closed.len() as u32 - 5).to_be_bytes()].concat());
-            assert_eq!(open(encoding, &closed[5..], 6).unwrap(), "abcabc");
-            assert!(open(encoding, &closed[5..], 5).unwrap_err().text().contains("maximum of 5 bytes"));
-            assert!(open(encoding, b"abc", 6).is_err());
+            let mut closed = Rope::from(closed);
+            let _ = closed.split_to(PREFIX);
+            assert_eq!(open(encoding, &closed, 6).unwrap(), "abcabc");
+            assert!(open(encoding, &closed, 5).unwrap_err().text().contains("maximum of 5 bytes"));
+            assert!(open(encoding, &Bytes::from_static(b"abc").into(), 6).is_err());
         }
     }
 

@@ -1,7 +1,7 @@
 //! Connections: accepted, watched for progress and age, ended when the server stops.
 
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,13 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::inline::{self, Calls, Door};
 use super::{Frontend, answer};
+use crate::http::eager::Eager;
 use crate::http::limits::HEADER_BYTES;
 use crate::http::progress::{BUSY, Looks, Progress, Watched};
 use crate::server::accept::{accept, told};
@@ -44,9 +46,9 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Frontend>, stop: wat
     .await;
 }
 
-fn builder(front: &Frontend) -> http2::Builder<TokioExecutor> {
+fn builder(front: &Frontend, calls: &Calls) -> http2::Builder<Door> {
     let options = &front.shared.options.grpc_connections;
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(calls.door());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(CALL_WINDOW)
@@ -100,14 +102,18 @@ where
     let progress = Arc::<Progress>::default();
     let watched = Watched::new(stream, Bytes::new(), Arc::clone(&progress));
     let front = &visited.front;
-    let (look, builder, (age, end)) = (front.look, builder(front), ages(front));
+    let mut calls = Calls::new();
+    let (look, builder, (age, end)) = (front.look, builder(front, &calls), ages(front));
     let service = service_fn(|request| {
         // From the first call on only a client that takes nothing is too slow.
         progress.enter(BUSY);
         let Visited { front, client } = visited.clone();
-        async move { Ok::<_, Infallible>(answer(front, request, client).await) }
+        // Boxed: what is open for long is the answer, and it would keep the room of all that led to it.
+        let answer = Box::pin(answer(front, request, client));
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut connection = pin!(builder.serve_connection(watched, service));
+    let eager = Eager::new();
     let mut stopped = pin!(told(&mut stop));
     let mut looks = Looks::every(look);
     let (mut old, mut ended) = (pin!(after(age)), pin!(after(end)));
@@ -116,7 +122,10 @@ where
         tokio::select! {
             biased;
             // Errors are the client's: it went away, or sent what is no HTTP/2.
-            _ = connection.as_mut() => return,
+            () = poll_fn(|context| {
+                let both = pin!(poll_fn(|context| inline::poll(connection.as_mut(), &mut calls, context)));
+                eager.poll(both, context).map(drop)
+            }) => return,
             () = &mut stopped, if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();

@@ -96,9 +96,7 @@ impl Messages {
         let message = message.ok_or_else(|| GrpcError::broken("the request ended within a message"))?;
         match self.encoding.filter(|_| self.compressed) {
             None => Ok(Some(message)),
-            Some(encoding) => {
-                compression::open(encoding, &message.contiguous(), self.limit).map(|message| Some(message.into()))
-            }
+            Some(encoding) => compression::open(encoding, &message, self.limit).map(|message| Some(message.into())),
         }
     }
 

@@ -11,6 +11,7 @@ mod compression;
 pub(crate) mod connection;
 mod health;
 mod infer;
+mod inline;
 mod logging;
 mod metadata;
 mod reflection;

@@ -6,7 +6,7 @@ pub(crate) mod compression;
 pub(crate) mod connection;
 pub(crate) mod cors;
 mod deadline;
-mod eager;
+pub(crate) mod eager;
 pub mod error;
 pub mod host;
 mod http2;

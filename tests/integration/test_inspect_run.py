@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -207,3 +208,37 @@ def test_a_python_model_is_asked_what_it_takes(tmp_path):
     body = "@staticmethod\ndef auto_complete_config(config):\n    raise OSError('no')\ndef execute(self, requests): ..."
     Repository(tmp_path).python("m", body)
     assert "dry run: 'model.py': auto_complete_config() fails with OSError: no" in refused(tmp_path / "m")[0]
+
+
+CALLER = """
+import socket
+import subprocess
+import sys
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        line = f"import socket; socket.create_connection(('127.0.0.1', {port}), 5)"
+        ended = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True)
+        child = ended.stderr.splitlines()[-1] if ended.returncode else "got through"
+        try:
+            socket.create_connection(("127.0.0.1", {port}), 5)
+        except OSError as error:
+            raise RuntimeError(f"its child: {child}; itself: {error}")
+
+    def execute(self, requests):
+        return []
+"""
+
+
+def test_a_model_that_calls_somebody_does_not_get_through(repository):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        repository.file("caller", CALLER.replace("{port}", str(listener.getsockname()[1])).encode(), file="model.py")
+        text = 'backend: "python"\n' + INPUT + INPUT.replace("input", "output").replace('"x"', '"y"')
+        (repository.root / "caller" / "config.pbtxt").write_text(text)
+        first, *_ = refused(repository.root / "caller")
+        denied = "[Errno 1] Operation not permitted"
+        assert f"RuntimeError: its child: PermissionError: {denied}; itself: {denied}" in first
+        with pytest.raises(BlockingIOError):
+            listener.accept()

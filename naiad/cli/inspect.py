@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from naiad.cli.output import Exit
-from naiad.cli.yaml_text import yaml_text
 from naiad.errors import ConfigError, LoadError, NaiadError, UnservableFile
 from naiad.repository.paths import shown
 
@@ -94,7 +93,9 @@ def inspect(path: Path, output: str, *, run: DryRunOptions | None = None) -> int
     if output == InspectForm.JSON:
         print(json.dumps(document(found, seen), indent=2, ensure_ascii=False))
     elif output == InspectForm.YAML:
-        print(yaml_text(document(found, seen)), end="")
+        import yaml
+
+        print(yaml.safe_dump(document(found, seen), sort_keys=False, allow_unicode=True, width=120), end="")
     elif output == InspectForm.PBTXT:
         print(pbtxt_text(found, seen), end="")
     else:

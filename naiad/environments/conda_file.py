@@ -1,15 +1,20 @@
-"""Reads an environment.yaml: the few forms that such files have, and nothing that could be more than text (D6)."""
+"""Reads an environment.yaml: channels, conda packages, pip requirements, and nothing that could be more than text."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import yaml
 
 from naiad.environments.errors import WrongSpecification
 
-_IGNORED = frozenset({"name", "prefix"})
-_KEY = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)\s*:(?:\s+(.*))?$")
-_PLAIN = re.compile(r"[^\x00-\x1f!&*|>{}%`]+")
+_KNOWN = ("name", "channels", "dependencies", "prefix")
+MAX_BRACKETS = 1000
+"""More than a file has that lists packages; the parser's time grows with their square."""
+_PYTHON = re.compile(r"python([\s=<>!~]|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,61 +29,54 @@ class CondaFile:
 
 
 def read(text: str) -> CondaFile:
-    """Parses the file; raises `WrongSpecification` with the line that is not understood."""
-    lists: dict[str, list[str]] = {"channels": [], "dependencies": [], "pip": []}
-    section, pip_indent = "", 0
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = re.sub(r"(^|\s)#.*$", "", raw).rstrip()
-        if not line or line == "---":
-            continue
-        if "\t" in line:
-            raise _wrong(number, line.strip())
-        indent = len(line) - len(line.lstrip(" "))
-        body = line.strip()
-        item = body[1:].strip() if body.startswith("- ") or body == "-" else None
-        if item is None:
-            if indent:
-                raise _wrong(number, body)
-            section, pip_indent = _section(number, body, lists), 0
-        elif section == "dependencies" and item.replace(" ", "") == "pip:":
-            pip_indent = indent + 1
-        elif section == "dependencies" and pip_indent and indent >= pip_indent:
-            lists["pip"].append(_scalar(number, item))
-        elif section in lists:
-            pip_indent = 0
-            lists[section].append(_scalar(number, item))
-        elif section not in _IGNORED:
-            raise _wrong(number, body)
-    dependencies = tuple(entry for entry in lists["dependencies"] if not re.match(r"python([\s=<>!~]|$)", entry))
-    channels = tuple(channel for channel in lists["channels"] if channel != "nodefaults")
-    return CondaFile(channels=channels, dependencies=dependencies, pip=tuple(lists["pip"]))
+    """Parses the file; raises `WrongSpecification` that names the line or the field."""
+    document = _parsed(text)
+    unknown = [key for key in document if key not in _KNOWN]
+    if unknown:
+        known = ", ".join(_KNOWN[:3])
+        raise WrongSpecification("spec", f"unknown key '{str(unknown[0])[:80]}'; known: {known}")
+    packages: list[str] = []
+    requirements: list[str] = []
+    for place, entry in enumerate(_list(document, "dependencies")):
+        if isinstance(entry, dict) and list(entry) == ["pip"]:
+            requirements += _texts(_list(entry, "pip"), "pip")
+        else:
+            packages += _texts([entry], "dependencies", first=place)
+    channels = tuple(name for name in _texts(_list(document, "channels"), "channels") if name != "nodefaults")
+    dependencies = tuple(entry for entry in packages if not _PYTHON.match(entry))
+    return CondaFile(channels=channels, dependencies=dependencies, pip=tuple(requirements))
 
 
-def _section(number: int, body: str, lists: dict[str, list[str]]) -> str:
-    match = _KEY.fullmatch(body)
-    if match is None:
-        raise _wrong(number, body)
-    key, value = match[1], (match[2] or "").strip()
-    if key not in {"channels", "dependencies"} | _IGNORED:
-        known = ", ".join(("name", "channels", "dependencies"))
-        raise WrongSpecification("spec", f"line {number}: unknown key '{key}'; known: {known}")
-    if key in _IGNORED or not value:
-        return key
-    if not (value.startswith("[") and value.endswith("]")):
-        raise _wrong(number, body)
-    lists[key] += [_scalar(number, part.strip()) for part in value[1:-1].split(",") if part.strip()]
-    return key
+def _parsed(text: str) -> dict[Any, Any]:
+    if text.count("[") + text.count("{") > MAX_BRACKETS:
+        raise WrongSpecification("spec", f"more than {MAX_BRACKETS} brackets")
+    try:
+        # Scalars stay texts: `1.10` is a version and no number. Aliases, which can grow without end, are refused.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.BaseLoader)):
+            raise WrongSpecification("spec", "expected plain lists, got an alias")
+        document = yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        raise WrongSpecification("spec", f"{line}{getattr(error, 'problem', None) or 'no YAML'}") from error
+    except RecursionError as error:
+        raise WrongSpecification("spec", "nested too deeply") from error
+    if document is None or document == "":
+        return {}
+    if not isinstance(document, dict):
+        raise WrongSpecification("spec", "expected channels and dependencies, got no mapping")
+    return document
 
 
-def _scalar(number: int, text: str) -> str:
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        text = text[1:-1]
-    if not text or not _PLAIN.fullmatch(text.replace(">", "").replace("*", "").replace("|", "").replace("!=", "")):
-        raise _wrong(number, text)
-    if text[0] in "!&*|>[{" or ": " in text:
-        raise _wrong(number, text)
-    return text
+def _list(document: dict[Any, Any], key: str) -> list[Any]:
+    value = document.get(key) or []
+    if not isinstance(value, list):
+        raise WrongSpecification("spec", f"{key}: expected a list, got '{str(value)[:80]}'")
+    return value
 
 
-def _wrong(number: int, text: str) -> WrongSpecification:
-    return WrongSpecification("spec", f"line {number}: expected channels or dependencies, got '{text[:80]}'")
+def _texts(values: list[Any], key: str, *, first: int = 0) -> Iterator[str]:
+    for place, value in enumerate(values, first):
+        if not isinstance(value, str) or not value.strip() or not value.isprintable():
+            raise WrongSpecification("spec", f"{key}[{place}]: expected a text, got '{str(value)[:80]}'")
+        yield value.strip()

@@ -127,19 +127,25 @@ def test_lists_may_stand_in_brackets_and_unindented():
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("text", "says"),
     [
-        "!!python/object/apply:os.system ['id']",
-        "  - !!python/object/apply:os.system",
-        "  - &a b",
-        "  - *a",
-        "  - {a: b}",
-        "variables: {A: b}",
-        "  key: value",
-        "dependencies: text",
-        "\t- x",
+        ("dependencies: [!!python/object/apply:os.system ['id']]", r"dependencies\[0\]: expected a text"),
+        ("dependencies:\n- {a: b}", r"dependencies\[0\]: expected a text, got"),
+        ("dependencies:\n- x\n- [a]", r"dependencies\[1\]: expected a text, got"),
+        ("dependencies:\n- &a b\n- *a", "expected plain lists, got an alias"),
+        ("variables: {A: b}", "unknown key 'variables'; known: name, channels, dependencies"),
+        ("dependencies: text", "dependencies: expected a list, got 'text'"),
+        ("dependencies:\n\t- x", "line 2: "),
+        ("- x", "expected channels and dependencies, got no mapping"),
+        ("dependencies: " + "[" * 100_000, "more than 1000 brackets"),
+        ("dependencies: " + "[" * 900 + "]" * 900, "nested too deeply"),
+        ("dependencies:\n- {pip: six}", "pip: expected a list, got 'six'"),
     ],
 )
-def test_d6_anything_else_is_refused_with_its_line(line):
-    with pytest.raises(WrongSpecification, match="spec: line 2: "):
-        conda_file.read(f"dependencies:\n{line}\n")
+def test_d6_anything_else_is_refused_with_its_place(text, says):
+    with pytest.raises(WrongSpecification, match=f"spec: ({says})"):
+        conda_file.read(text)
+
+
+def test_versions_stay_texts():
+    assert conda_file.read("dependencies:\n- 1.10\n- no\n").dependencies == ("1.10", "no")

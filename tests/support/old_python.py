@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.support import once
+
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "python3.9"
 SUITE = "bullseye"
@@ -27,6 +29,11 @@ class NotHere(Exception):
 
 def folder() -> Path:
     """An environment's folder (`bin/python3`, numpy < 2) made once; raises `NotHere` with what is missing."""
+    with once.alone(CACHE):
+        return _made()
+
+
+def _made() -> Path:
     ready = CACHE / "usr"
     if (ready / ".complete").is_file():
         return ready

@@ -54,7 +54,7 @@ def refusal(path: Path) -> UnservableFile:
     return caught.value
 
 
-@pytest.mark.parametrize("name", FILES.keys() - SERVED)
+@pytest.mark.parametrize("name", sorted(FILES.keys() - SERVED))
 def test_a_file_is_known_by_its_content(tmp_path, name):
     for called in ("model.pt", "model", "model.onnx"):
         (tmp_path / called).write_bytes(FILES[name])

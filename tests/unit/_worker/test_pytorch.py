@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from naiad_worker.backends import LoadFailure, LoadSpec
 from naiad_worker.backends._torch_common import named
-from naiad_worker.backends._torch_script import operation
+from naiad_worker.backends._torch_script import operation, plain
 
 FROZEN = """The following operation failed in the TorchScript interpreter.
 Traceback of TorchScript, serialized code (most recent call last):
@@ -31,6 +31,11 @@ def test_the_operation_that_failed_is_the_innermost_of_the_files_own_code():
     assert operation(FROZEN) == "return torch.view(x, [1, 16])"
     assert operation("shape '[1, 16]' is invalid for input of size 32") == ""
     assert operation("<--- HERE") == ""
+
+
+def test_an_error_of_the_interpreter_is_one_line_without_the_paths_of_who_saved_the_model():
+    assert plain(FROZEN) == "shape '[1, 16]' is invalid for input of size 32 in `return torch.view(x, [1, 16])`"
+    assert plain("shape '[1, 16]' is invalid for input of size 32") == ""
 
 
 @pytest.mark.parametrize(

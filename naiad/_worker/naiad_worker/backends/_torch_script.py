@@ -48,3 +48,12 @@ def operation(text: str) -> str:
     lines = text.partition("original code (most recent call last)")[0].splitlines()
     places = [at for at, line in enumerate(lines) if at and line.rstrip().endswith("<--- HERE")]
     return lines[places[-1] - 1].strip()[:200] if places else ""
+
+
+def plain(text: str) -> str:
+    """An error of the TorchScript interpreter in one line, with the operation that failed; "" of any other."""
+    where = operation(text)
+    if not where:
+        return ""
+    last = text.strip().splitlines()[-1]
+    return f"{last.partition('RuntimeError: ')[2] or last} in `{where}`"

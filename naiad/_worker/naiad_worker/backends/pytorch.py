@@ -176,11 +176,11 @@ class Backend:
     def execute(self, inputs: dict[int, Any]) -> tuple[list[tuple[int, Any]], bytes]:
         """Output arrays by index."""
         if self._runner.keyed:
-            result = self._run({self._keys[index]: self._tensor(array) for index, array in inputs.items()})
+            result = self._answer({self._keys[index]: self._tensor(array) for index, array in inputs.items()})
         else:
             if len(inputs) != len(self._order):
                 raise ValueError(f"expected {len(self._order)} inputs, got {len(inputs)}")
-            result = self._run(self._arguments(self._order, inputs))
+            result = self._answer(self._arguments(self._order, inputs))
         if self._settings.clean_cache and self._moves:
             self._torch.cuda.empty_cache()
         if len(self._outputs) == 1 and isinstance(result, self._torch.Tensor):
@@ -193,6 +193,16 @@ class Backend:
                 array = _numbered(found, tensor["name"], index)
             outputs.append((index, array))
         return outputs, b""
+
+    def _answer(self, arguments: Any) -> Any:
+        """What the model gives; an error of its own goes to clients, who learn no path of who saved it."""
+        try:
+            return self._run(arguments)
+        except RuntimeError as error:
+            text = _torch_script.plain(str(error))
+            if not text:
+                raise
+            raise RuntimeError(text) from error
 
     def finalize(self) -> None:
         """Drops the model."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ import tritonclient.http
 from tests.support import onnx_models, real_models
 from tests.support.onnx_models import affine, model, node, one, save, value
 from tests.support.repository import Repository
-from tests.support.server import Serve, alive, serve
+from tests.support.server import Serve, serve
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 onnx: Any = pytest.importorskip("onnx", reason=onnx_models.REASON)
@@ -235,24 +234,6 @@ def test_an_error_of_the_model_is_one_answer(repository, start):
         infer(server, "m", {"a": np.zeros((2, 4), np.float32), "b": np.zeros((3, 4), np.float32)})
     assert str(repository.root) not in caught.value.message() and ".h:" not in caught.value.message()
     np.testing.assert_array_equal(infer(server, "m", {"a": ROW, "b": ROW})["y"], 2 * ROW)
-
-
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_lost_worker_is_replaced_and_the_server_stays(repository, start, blow):
-    save(affine(), repository.root / "m/1/model.onnx")
-    server = start().wait_ready()
-    before = infer(server, "m", {"x": ROW})["y"]
-    (ready,) = logged(server, lambda r: r["message"] == "worker ready")
-    worker = ready["pid"]
-    os.kill(worker, blow)
-
-    def again() -> bool:
-        return len([r for r in server.records() if r["message"] == "worker ready"]) == 2 and not alive(worker)
-
-    server.until(again, 30, "no second worker")
-    server.until(lambda: server.index()["m"]["state"] == "READY", 30, "the index did not recover")
-    np.testing.assert_array_equal(infer(server, "m", {"x": ROW})["y"], before)
-    assert server.process.poll() is None
 
 
 # -- what cannot be served --------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -191,16 +190,6 @@ def test_a_worker_has_the_threads_that_it_may_have(server):
         pid = next(r["pid"] for r in server.records() if r["message"] == "worker ready" and r["model"] == name)
         threads = [Path(f"/proc/{pid}/task/{task}/comm").read_text() for task in os.listdir(f"/proc/{pid}/task")]
         assert len(threads) <= 3, threads
-
-
-def test_a_killed_worker_comes_back_with_the_same_answers(server, fitted):
-    rows = iris()[0][:5]
-    pid = next(r["pid"] for r in server.records() if r["message"] == "worker ready" and r["model"] == "turned")
-    before, serving = ask(server, "turned", rows)["output"].tolist(), server.pid
-    os.kill(pid, signal.SIGKILL)
-    body = {"inputs": [{"name": "input", "shape": [5, 4], "datatype": "FP32", "data": rows.reshape(-1).tolist()}]}
-    server.until(lambda: server.post("/v2/models/turned/infer", body).status == 200, 30, "it did not come back")
-    assert (ask(server, "turned", rows)["output"].tolist(), server.process.pid) == (before, serving)
 
 
 # -- what is not trusted ----------------------------------------------------------------------------------------------

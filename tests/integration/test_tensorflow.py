@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +15,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tests.support import real_models
 from tests.support.repository import Repository
-from tests.support.server import Serve, alive, serve
+from tests.support.server import Serve, serve
 from tests.support.tensorflow_models import ADD_SUB, FEATURES, PAIR, TEXTS, TYPES, Models, direct
 
 OLD = """parameters { key: "TF_GRAPH_TAG" value { string_value: "serve,cpu" } }
@@ -43,7 +41,7 @@ def server(
     tensorflow_models: Models, module_repository: Repository, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Serve]:
     root = module_repository.root
-    for name in (*PLAIN, "types", "keeping", "hungry", "shapes"):
+    for name in (*PLAIN, "types", "keeping", "shapes"):
         tensorflow_models.install(name, root, model=name.replace(".", "-"))
     tensorflow_models.install("old", root, model="old", config=OLD)
     (root / "old" / "init_ops.json").write_text('{"init_ops": ["fill"]}')
@@ -194,44 +192,6 @@ def test_workers_are_forks_of_one_process(server):
     }
     assert len(commands) == 1
     assert "naiad_worker.zygote" in commands.pop()
-
-
-def answered(server: Serve, model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The first answer of a model whose worker may be on its way back."""
-
-    def asked() -> dict[str, np.ndarray] | None:
-        with http.InferenceServerClient(server.address) as stock:
-            stock.module = http
-            try:
-                return infer(stock, model, inputs)
-            except InferenceServerException:
-                return None
-
-    found: dict[str, np.ndarray] = server.until(asked, 40, "the model did not answer again")
-    return found
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=["kill", "segfault"])
-def test_a_lost_worker_comes_back(server, tensorflow_models, number):
-    pid = server.pid
-    lost = workers(server, "add-sub")[-1]
-    os.kill(lost, number)
-    server.until(lambda: not alive(lost), 20, "the worker lives")
-    equal(answered(server, "add-sub", ADD_SUB), tensorflow_models.answer("add-sub"))
-    assert (server.pid, server.process.poll()) == (pid, None)
-
-
-def test_a_worker_without_memory_fails_what_it_was_asked_and_no_more(server):
-    pid, worker = server.pid, workers(server, "hungry")[-1]
-    size = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
-    _, hard = resource.prlimit(worker, resource.RLIMIT_AS)
-    resource.prlimit(worker, resource.RLIMIT_AS, (size + (64 << 20), hard))
-    with http.InferenceServerClient(server.address) as stock:
-        stock.module = http
-        with pytest.raises(InferenceServerException):
-            infer(stock, "hungry", {"n": np.array([1 << 27], np.int32)})
-    equal(answered(server, "hungry", {"n": np.array([5], np.int32)}), {"count": np.array([5.0], np.float32)})
-    assert (server.pid, server.process.poll()) == (pid, None)
 
 
 def test_models_are_loaded_and_unloaded_again_and_again(repository, start, tensorflow_models):

@@ -172,7 +172,14 @@ def test_too_many_members(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not an archive", b"\x1f\x8b" + b"\0" * 50, gzip.compress(b"x" * 2000, mtime=0), b"BZh9" + b"\0" * 40, b"PK\x03\x04"],
+    [
+        b"",
+        b"not an archive",
+        b"\x1f\x8b" + b"\0" * 50,
+        gzip.compress(b"x" * 2000, mtime=0),
+        b"BZh9" + b"\0" * 40,
+        b"PK\x03\x04",
+    ],
 )
 def test_no_archive_at_all(tmp_path, content):
     refused(tmp_path, content)

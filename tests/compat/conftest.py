@@ -55,7 +55,7 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         yield running.wait_ready()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serve, Serve]]:
     """Naiad and the real Triton on the same models; without those that Triton's Python backend lacks."""
     fetch()

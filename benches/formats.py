@@ -30,6 +30,7 @@ from tests.support.server import Serve, serve
 
 RESULTS = Path(__file__).resolve().parent / "results"
 EXPLICIT = "--model-control-mode=explicit"
+LARGE = "--backend-config=default-max-batch-size=32"  # ONNX has Triton's four where nothing says
 BATCHES = (1, 32)
 CALLS = 300
 OVERHEAD_MS = 0.3
@@ -138,7 +139,7 @@ def cost_of(each: Format, folder: Path, warm: int) -> Cost:
     root, name = folder / "models", each.name
     each.write(root / name)
     serve_ms = _until_ready(root)
-    with _served(root, EXPLICIT) as server:
+    with _served(root, EXPLICIT, LARGE) as server:
         cold = _post(server, name, "load")
         again = []
         for _ in range(warm):

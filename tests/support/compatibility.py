@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -81,7 +82,8 @@ def examine(server: Serve, of: Format, model: Path, answers: dict[int, np.ndarra
     return Row(
         label=of.label,
         backend=found.backend.name,
-        recognised=signature.format if signature is not None else NONE,
+        # Without the machine that a package was compiled for: it is another one elsewhere.
+        recognised=re.sub(r" \(cpu, .*\)$", "", signature.format) if signature is not None else NONE,
         signature=told,
         configuration="needed" if of.config else "none",
         dry_run=NONE if not BACKENDS[of.backend].reads_signature else "checks it" if of.config else "completes it",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -45,6 +46,8 @@ class Format:
     needs: tuple[str, ...] = ()
     """Modules."""
     fix: str = ""
+    programs: tuple[str, ...] = ()
+    """What it is made with, beside modules; the Debian package has the same name."""
     config: str = ""
     """Of formats of which the file does not say enough."""
 
@@ -55,7 +58,10 @@ class Format:
         if self.backend not in BACKENDS:
             return f"this Naiad has no backend '{self.backend}'"
         missing = [module for module in self.needs if importlib.util.find_spec(module) is None]
-        return f"{missing[0]} is not installed: {self.fix}" if missing else ""
+        if missing:
+            return f"{missing[0]} is not installed: {self.fix}"
+        lacking = [program for program in self.programs if shutil.which(program) is None]
+        return f"{lacking[0]} is not here: apt-get install {lacking[0]}" if lacking else ""
 
     def write(self, model: Path) -> dict[int, np.ndarray]:
         """Writes a model directory; what the framework answers by batch size."""
@@ -148,12 +154,23 @@ def _scripted(folder: Path) -> None:
     torch.jit.save(torch.jit.script(Scripted()), str(folder / "model.pt"))
 
 
-def _exported(folder: Path) -> None:
+def _program() -> Any:
     import torch
 
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(_net(), (torch.zeros(2, WIDE),), dynamic_shapes={"x": {0: batch}})
-    torch.export.save(program, folder / "model.pt2")
+    return torch.export.export(_net(), (torch.zeros(2, WIDE),), dynamic_shapes={"x": {0: batch}})
+
+
+def _exported(folder: Path) -> None:
+    import torch
+
+    torch.export.save(_program(), folder / "model.pt2")
+
+
+def _compiled(folder: Path) -> None:
+    import torch
+
+    torch._inductor.aoti_compile_and_package(_program(), package_path=str(folder / "model.pt2"))
 
 
 def _class(folder: Path) -> None:
@@ -189,6 +206,14 @@ def _load_exported(folder: Path) -> Any:
     import torch
 
     return torch.export.load(folder / "model.pt2").module()
+
+
+def _load_compiled(folder: Path) -> Any:
+    import torch
+
+    package = torch._inductor.aoti_load_package(str(folder / "model.pt2"))
+    # torch compiles a dynamic batch for two rows and more.
+    return lambda x: package(x) if len(x) > 1 else package(torch.cat([x, x]))[:1]
 
 
 # -- ONNX, TensorFlow, scikit-learn -----------------------------------------------------------------------------------
@@ -355,6 +380,15 @@ FORMATS: tuple[Format, ...] = (
         file="model.pt2",
         make=_exported,
         load=_by_torch(_load_exported),
+        **TORCH,
+    ),
+    Format(
+        name="aotinductor",
+        label="AOTInductor `.pt2`",
+        file="model.pt2",
+        make=_compiled,
+        load=_by_torch(_load_compiled),
+        programs=("g++",),
         **TORCH,
     ),
     Format(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import re
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from tritonclient.http import InferenceServerClient, InferInput
 from benches.measure import cpu_model, pss_bytes, rss_bytes
 from naiad.backends.registry import BACKENDS
 from naiad.cli.inspect import find
-from tests.support.formats import FORMATS, ROOT, Format, rows
+from tests.support.formats import FORMATS, ROOT, Format, rows, without_machine
 from tests.support.server import Serve, serve
 
 PAGE = ROOT / "docs" / "reference" / "compatibility.md"
@@ -82,8 +81,7 @@ def examine(server: Serve, of: Format, model: Path, answers: dict[int, np.ndarra
     return Row(
         label=of.label,
         backend=found.backend.name,
-        # Without the machine that a package was compiled for: it is another one elsewhere.
-        recognised=re.sub(r" \(cpu, .*\)$", "", signature.format) if signature is not None else NONE,
+        recognised=without_machine(signature.format) if signature is not None else NONE,
         signature=told,
         configuration="needed" if of.config else "none",
         dry_run=NONE if not BACKENDS[of.backend].reads_signature else "checks it" if of.config else "completes it",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -82,6 +83,11 @@ class Format:
         if ended.returncode:
             raise RuntimeError(f"{self.name}: {ended.stderr[-3000:]}")
         return ended.stdout
+
+
+def without_machine(recognised: str) -> str:
+    """A format's name without the machine that a package was compiled for: it is another one elsewhere."""
+    return re.sub(r" \(cpu, .*\)$", "", recognised)
 
 
 def rows(batch: int) -> np.ndarray:

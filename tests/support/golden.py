@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from naiad.cli import inspect
-from tests.support.formats import FORMATS, WIDE
+from tests.support.formats import FORMATS, WIDE, without_machine
 from tests.support.server import Serve, serve
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "config"
@@ -71,6 +71,7 @@ def taken(server: Serve, root: Path, name: str) -> dict[str, Any]:
     assert status == 0, printed.getvalue()
     said = json.loads(printed.getvalue())
     del said["file"], said["name"], said["config"]
+    said["format"] = said["format"] and without_machine(said["format"])
     config = server.get(f"/v2/models/{name}/config")
     assert config.status == 200, config.body
     return {"inspect": said, "served": config.json}

@@ -1,4 +1,4 @@
-"""Formats on a GPU: instances of KIND_GPU answer as their framework does on the CPU, from the device they were given."""
+"""Formats on a GPU: instances of KIND_GPU answer as their framework does on the CPU, from the device that they got."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import http.client
-import json
 import os
 import re
 import statistics
@@ -228,12 +227,7 @@ def main() -> int:
         "left_out": left_out,
         "rows": [asdict(cost) for cost in costs],
     }
-    text = render(result, costs)
-    options.out.mkdir(parents=True, exist_ok=True)
-    name = f"{result['date']}-{result['machine']['commit']}-formats"
-    (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.out / f"{name}.md").write_text(text)
-    print(text)
+    measure.write(options.out, result, render(result, costs), suffix="-formats")
     return 0
 
 

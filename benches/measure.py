@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -117,3 +119,12 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "commit": commit,
     }
+
+
+def write(folder: Path, result: dict[str, Any], text: str, *, suffix: str = "") -> None:
+    """Writes a result beside its table, named after the day and the commit, and prints the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{result['date']}-{result['machine']['commit']}{suffix}"
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(text)
+    print(text)

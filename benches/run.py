@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import json
 import random
 import signal
 import sys
@@ -160,12 +159,7 @@ def main() -> int:
         "soak": soaked,
         "left_out": list(fleet.left_out.values()),
     }
-    text = report.render(result)
-    options.out.mkdir(parents=True, exist_ok=True)
-    name = f"{result['date']}-{result['machine']['commit']}"
-    (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.out / f"{name}.md").write_text(text)
-    print(text)
+    measure.write(options.out, result, report.render(result))
     return 0
 
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import tritonclient.grpc
-from google.protobuf import text_format
 
-from tests.support import onnx_models
+from tests.support import golden, onnx_models
 from tests.support.onnx_models import model, node, value
 from tests.support.repository import Repository
 from tests.support.server import Serve, serve
 
 onnx: Any = pytest.importorskip("onnx", reason=onnx_models.REASON)
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'naiad[onnx]'")
-
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "config"
 
 
 def image(batch: int | str = "N") -> Any:
@@ -91,10 +86,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_effective_configuration_is_the_golden_one(served, name):
-    with tritonclient.grpc.InferenceServerClient(served.grpc) as client:
-        config = client.get_model_config(name).config
-    assert text_format.MessageToString(config) == (GOLDEN / f"{name}.pbtxt").read_text()
+    golden.assert_text_is_golden(served, name)
 
 
 def test_every_golden_file_has_its_case():
-    assert {path.stem for path in GOLDEN.glob("onnx-*.pbtxt")} == set(CASES)
+    assert {path.stem for path in golden.FOLDER.glob("onnx-*.pbtxt")} == set(CASES)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tritonclient.grpc
-from google.protobuf import text_format
 
+from tests.support import golden
 from tests.support.repository import Repository
 from tests.support.server import Serve, serve
 
@@ -18,7 +17,6 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 from tests.support import torch_models  # noqa: E402 (it needs torch, too)
 
 pytestmark = pytest.mark.timeout(240)  # nine models, some of which are exported first
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "config"
 
 
 class Counted(torch.nn.Module):
@@ -83,10 +81,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_effective_configuration_is_the_golden_one(served, name):
-    with tritonclient.grpc.InferenceServerClient(served.grpc) as client:
-        config = client.get_model_config(name).config
-    assert text_format.MessageToString(config) == (GOLDEN / f"{name}.pbtxt").read_text()
+    golden.assert_text_is_golden(served, name)
 
 
 def test_every_golden_file_has_its_case():
-    assert {path.stem for path in GOLDEN.glob("torch-*.pbtxt")} == set(CASES)
+    assert {path.stem for path in golden.FOLDER.glob("torch-*.pbtxt")} == set(CASES)

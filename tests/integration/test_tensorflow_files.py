@@ -7,14 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from google.protobuf import text_format
-from tritonclient import grpc
 
+from tests.support import golden
 from tests.support.repository import Repository
 from tests.support.server import Serve, serve
 from tests.support.tensorflow_models import Models
-
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "config"
 
 # name → (model, its file in the version folder, config.pbtxt)
 CASES = {
@@ -126,13 +123,11 @@ def served(
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_effective_configuration_is_the_golden_one(served, name):
-    with grpc.InferenceServerClient(served.grpc) as client:
-        config = client.get_model_config(name).config
-    assert text_format.MessageToString(config) == (GOLDEN / f"{name}.pbtxt").read_text()
+    golden.assert_text_is_golden(served, name)
 
 
 def test_every_golden_file_has_its_case():
-    assert {path.stem for path in GOLDEN.glob("tensorflow-*.pbtxt")} == set(CASES)
+    assert {path.stem for path in golden.FOLDER.glob("tensorflow-*.pbtxt")} == set(CASES)
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -14,6 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import tritonclient.grpc
+from google.protobuf import text_format
+
 from naiad.cli import inspect
 from tests.support.formats import FORMATS, WIDE, without_machine
 from tests.support.server import Serve, serve
@@ -75,6 +78,13 @@ def taken(server: Serve, root: Path, name: str) -> dict[str, Any]:
     config = server.get(f"/v2/models/{name}/config")
     assert config.status == 200, config.body
     return {"inspect": said, "served": config.json}
+
+
+def assert_text_is_golden(server: Serve, name: str) -> None:
+    """The effective configuration, as gRPC gives it, is what lies in NAME.pbtxt."""
+    with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
+        config = client.get_model_config(name).config
+    assert text_format.MessageToString(config) == (FOLDER / f"{name}.pbtxt").read_text()
 
 
 def text_of(document: dict[str, Any]) -> str:

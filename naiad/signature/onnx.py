@@ -5,7 +5,6 @@ Source: `onnx.proto` of the ONNX specification (field numbers below are its own)
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -84,7 +83,7 @@ def read_onnx(path: Path) -> Signature:
     """The signature of an ONNX file; raises `UnservableFile`."""
     try:
         with path.open("rb") as file:
-            model = _model(Message(file, 0, os.fstat(file.fileno()).st_size, [MAX_FIELDS]))
+            model = _model(Message.of(file, fields=MAX_FIELDS))
     except Damaged as error:
         raise UnservableFile(
             f"'{path.name}' is a damaged ONNX file: {error}",

@@ -54,6 +54,13 @@ def test_load_infer_unload_gives_everything_back(repository, start, torch, capsy
 
 
 def _settled(server: Serve) -> dict[str, int]:
-    """The figures once the last worker is gone."""
+    """The figures once the last worker is gone, and what the server held of it, which it closes just afterwards."""
     server.until(lambda: len(descendants(server.pid)) == 1, 20, "workers are left")
+    seen: list[int] = []
+
+    def steady() -> bool:
+        seen.append(_figures(server)["descriptors"])
+        return len(seen) > 5 and len(set(seen[-5:])) == 1
+
+    server.until(steady, 20, "the number of descriptors changes without end")
     return _figures(server)

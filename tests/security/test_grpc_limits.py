@@ -98,6 +98,8 @@ def test_b6_idle_streams_are_counted(server):
                 connection.send(b"".join(_opened(number, head) for number in range(4096)))
             first.send(_opened(4096, head))
             assert first.until(http2.RST_STREAM, 2 * 4096 + 1) == struct.pack(">I", 7), "expected REFUSED_STREAM"
+            # Only then, for what asks whether all are taken opens a stream itself.
+            assert second.until(http2.HEADERS, 2 * 4095 + 1)
             full = (grpc.StatusCode.RESOURCE_EXHAUSTED, "8192 streams are open already")
             server.until(lambda: _of_a_stream(stub) == full, 30, "every stream was taken")
             assert resident(server.pid) - before < 128 * MIB

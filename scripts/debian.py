@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 
 # A command or a file that tests look for, and the package that brings it.
-SMALL = {"curl": "curl", "openssl": "openssl", "/usr/lib/*/libb64.so.0d": "libb64-0d"}
+SMALL = {"curl": "curl", "openssl": "openssl", "strace": "strace", "/usr/lib/*/libb64.so.0d": "libb64-0d"}
 COMPILERS = {
     "cpp": {"g++": "g++", "cmake": "cmake", "make": "make"},
     "go": {"go": "golang-go"},

@@ -97,9 +97,11 @@ def test_b6_idle_streams_are_counted(server):
             for connection in (first, second):
                 connection.send(b"".join(_opened(number, head) for number in range(4096)))
             first.send(_opened(4096, head))
-            assert first.until(http2.RST_STREAM, 2 * 4096 + 1) == struct.pack(">I", 7), "expected REFUSED_STREAM"
-            # Only then, for what asks whether all are taken opens a stream itself.
-            assert second.until(http2.HEADERS, 2 * 4095 + 1)
+            # Each has its answer, and goes on: only then, for what asks whether all are taken opens a stream itself.
+            answers = _answers(first, 4096 + 1)
+            assert answers.pop(2 * 4096 + 1) == (http2.RST_STREAM, struct.pack(">I", 7)), "expected REFUSED_STREAM"
+            for answered in (answers, _answers(second, 4096)):
+                assert {kind for kind, _ in answered.values()} == {http2.HEADERS}
             full = (grpc.StatusCode.RESOURCE_EXHAUSTED, "8192 streams are open already")
             server.until(lambda: _of_a_stream(stub) == full, 30, "every stream was taken")
             assert resident(server.pid) - before < 128 * MIB
@@ -109,6 +111,19 @@ def test_b6_idle_streams_are_counted(server):
 
 def _opened(number: int, head: bytes) -> bytes:
     return frame(http2.HEADERS, http2.END_HEADERS, 2 * number + 1, head)
+
+
+def _answers(connection: Connection, streams: int) -> dict[int, tuple[int, bytes]]:
+    """What each of so many streams got first: HEADERS that leave it open, or its end."""
+    answers: dict[int, tuple[int, bytes]] = {}
+    while len(answers) < streams:
+        found = connection.frame()
+        assert found is not None, f"the server closed after {len(answers)} of {streams} answers"
+        kind, flags, stream, payload = found
+        if kind in (http2.HEADERS, http2.RST_STREAM) and stream not in answers:
+            assert kind == http2.RST_STREAM or not flags & http2.END_STREAM, f"stream {stream} has ended"
+            answers[stream] = kind, payload
+    return answers
 
 
 def _of_a_stream(stub: service_pb2_grpc.GRPCInferenceServiceStub) -> tuple[grpc.StatusCode, str]:

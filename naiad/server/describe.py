@@ -9,7 +9,8 @@ from typing import Any
 from naiad.backends.base import Backend
 from naiad.config.described import Described, asked, merged
 from naiad.config.pbtxt import PartialConfig
-from naiad.server.supervisor import Supervisor, Worker
+from naiad.server.supervisor import Supervisor
+from naiad.server.worker import Worker
 from naiad.signature.model import Signature, TensorSignature
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from naiad.server.lanes import Lanes
-from naiad.server.supervisor import Supervisor, Worker
+from naiad.server.supervisor import Supervisor
+from naiad.server.worker import Worker
 
 log = logging.getLogger("naiad.drains")
 

@@ -27,7 +27,8 @@ from naiad.server import describe, devices, scaling, threads
 from naiad.server.backend_config import BackendConfig
 from naiad.server.interpreter import Interpreter, Interpreters, explained
 from naiad.server.restart import RestartPolicy
-from naiad.server.supervisor import Replay, Supervisor, Worker, WorkerSpec
+from naiad.server.supervisor import Replay, Supervisor
+from naiad.server.worker import Worker, WorkerSpec
 from naiad.signature.model import Signature
 
 log = logging.getLogger("naiad.loader")

@@ -24,7 +24,8 @@ from naiad.server.drains import Drains
 from naiad.server.loader import Loaded, Loader, LoadRequest, Rescaled, without_paths
 from naiad.server.overrides import Overrides
 from naiad.server.states import LOADING, READY, UNAVAILABLE, UNLOADING, States
-from naiad.server.supervisor import Supervisor, Worker
+from naiad.server.supervisor import Supervisor
+from naiad.server.worker import Worker
 
 log = logging.getLogger("naiad.models")
 

@@ -6,13 +6,10 @@ import contextlib
 import os
 import resource
 import subprocess
-from typing import TYPE_CHECKING
 
 from naiad.server.allowed import worker_environment
+from naiad.server.worker import WorkerSpec
 from naiad.server.zygote import ZygoteError, ZygoteOptions
-
-if TYPE_CHECKING:
-    from naiad.server.supervisor import WorkerSpec
 
 
 def spawn(spec: WorkerSpec, descriptors: tuple[int, int, int], options: ZygoteOptions) -> subprocess.Popen[bytes]:

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from naiad.server.restart import RestartPolicy
-from naiad.server.supervisor import Replay, Supervisor, SupervisorOptions, Worker, WorkerSpec
+from naiad.server.supervisor import Replay, Supervisor, SupervisorOptions
+from naiad.server.worker import Worker, WorkerSpec
 from tests.support.fake_core import FakeCore
 
 _PR_SET_CHILD_SUBREAPER = 36

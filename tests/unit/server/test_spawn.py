@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from naiad.errors import LoadError
-from naiad.server.supervisor import Worker
+from naiad.server.worker import Worker
 from tests.support.server import alive
 from tests.unit.server.conftest import Stage
 

@@ -11,7 +11,7 @@ import pytest
 
 from naiad.errors import LoadError
 from naiad.server.restart import CRASHES, RestartPolicy
-from naiad.server.supervisor import Worker
+from naiad.server.worker import Worker
 from tests.support.server import alive, until
 from tests.unit.server.conftest import TABLE, Stage
 

@@ -35,7 +35,7 @@ test:  ## Run all tests: Rust, then Python
 	@$(BUILD) packages dev models torch core
 	@python scripts/debian.py
 	cargo test $(CARGO_WORKSPACE) --locked --workspace --exclude naiad-python
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist loadfile -rs
 
 .PHONY: test-clients
 test-clients:  ## Run the clients in examples/clients, in all five languages; as root on Debian, install what they need

@@ -1,7 +1,6 @@
 //! Runs the calls of a connection in the connection's own task: bytes, windows and answers that they hand each other
 //! wake no other thread, and no core reads what another has just written.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use atomic_waker::AtomicWaker;
 use hyper::rt::Executor;
+use slab::Slab;
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -28,7 +28,7 @@ struct Shared {
 struct Waiting {
     fresh: Vec<Boxed>,
     /// Calls that have something to do.
-    woken: Vec<u64>,
+    woken: Vec<usize>,
 }
 
 impl Shared {
@@ -52,7 +52,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Door {
 
 /// What a call is woken by.
 struct Bell {
-    number: u64,
+    /// Its call's place; a late ring may reach whoever has that place by then, which only looks once more.
+    number: usize,
     /// Whether it is on the list already.
     rung: AtomicBool,
     shared: Arc<Shared>,
@@ -80,16 +81,15 @@ struct Call {
 /// The calls that run. What is dropped with it is reset.
 pub(super) struct Calls {
     door: Door,
-    running: HashMap<u64, Call>,
-    next: u64,
+    running: Slab<Call>,
     /// Room for the list that is gone through.
-    turn: Vec<u64>,
+    turn: Vec<usize>,
 }
 
 impl Calls {
     /// None yet.
     pub(super) fn new() -> Self {
-        Self { door: Door::default(), running: HashMap::new(), next: 0, turn: Vec::new() }
+        Self { door: Door::default(), running: Slab::new(), turn: Vec::new() }
     }
 
     /// Where the connection puts its calls.
@@ -106,20 +106,21 @@ impl Calls {
         std::mem::swap(&mut waiting.woken, &mut self.turn);
         drop(waiting);
         for future in fresh {
-            self.next += 1;
-            let bell = Arc::new(Bell { number: self.next, rung: AtomicBool::new(true), shared: Arc::clone(&shared) });
+            let place = self.running.vacant_entry();
+            let number = place.key();
+            let bell = Arc::new(Bell { number, rung: AtomicBool::new(true), shared: Arc::clone(&shared) });
             let waker = Waker::from(Arc::clone(&bell));
-            self.running.insert(self.next, Call { future, bell, waker });
-            self.turn.push(self.next);
+            place.insert(Call { future, bell, waker });
+            self.turn.push(number);
         }
-        for number in std::mem::take(&mut self.turn) {
-            let Some(call) = self.running.get_mut(&number) else { continue };
+        for number in self.turn.drain(..) {
+            let Some(call) = self.running.get_mut(number) else { continue };
             call.bell.rung.store(false, Ordering::Release);
             let future = call.future.as_mut();
             // A panic ends its own call, as it would in a task of its own.
             let poll = catch_unwind(AssertUnwindSafe(|| future.poll(&mut Context::from_waker(&call.waker))));
             if poll.map_or(true, |poll| poll.is_ready()) {
-                self.running.remove(&number);
+                self.running.remove(number);
             }
         }
     }

@@ -22,6 +22,7 @@ mod stream;
 mod trace;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -163,11 +164,12 @@ async fn answer(front: Arc<Frontend>, request: Request<Incoming>, client: Socket
             let messages = Messages::new(incoming, encoding, front.limit);
             let headers = parts.headers;
             let call = Call { front: Arc::clone(&front), route, headers, messages, line: line.clone(), deadline };
+            let mut handled = pin!(handle(call));
             let handled = async {
                 match deadline {
-                    None => handle(call).await,
+                    None => handled.as_mut().await,
                     // The engine gives up at the same moment, with words of its own.
-                    Some(at) => match timeout_at(at, handle(call)).await {
+                    Some(at) => match timeout_at(at, handled.as_mut()).await {
                         Ok(outcome) if outcome.is_ok() || Instant::now() < at => outcome,
                         _ => Err(GrpcError::deadline()),
                     },

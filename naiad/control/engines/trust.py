@@ -14,6 +14,8 @@ _PYTHON = "Python code, which runs when the model is loaded"
 _PICKLE = "a pickle, which can run code when the model is loaded"
 _NATIVE = "native code, which runs when the model is loaded"
 _CODE = {".py": _PYTHON, ".pyc": _PYTHON, ".pkl": _PICKLE, ".pickle": _PICKLE, ".joblib": _PICKLE, ".so": _NATIVE}
+_UNLISTED = "an archive whose content cannot be listed, so that it may hold code which runs when the model is loaded"
+_END, _MAX_END = b"PK\5\6", 22 + 0xFFFF
 _ENVIRONMENT = "EXECUTION_ENV_PATH"
 
 
@@ -46,5 +48,16 @@ def _in_archive(file: Path) -> str | None:
         with zipfile.ZipFile(file) as archive:
             native = any(name.endswith(".so") for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return None  # no archive, or one that no backend opens either
+        # Readers differ in what they take: that of PyTorch opens archives that Python's cannot list.
+        return _UNLISTED if _ends_as_archive(file) else None
     return _NATIVE if native else None
+
+
+def _ends_as_archive(file: Path) -> bool:
+    """Whether a file has the end record by which any reader finds what an archive holds (APPNOTE.TXT 4.3.16)."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(max(0, file.stat().st_size - _MAX_END))
+            return _END in opened.read(_MAX_END)
+    except OSError:
+        return False

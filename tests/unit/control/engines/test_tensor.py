@@ -108,6 +108,57 @@ def test_d3_d4_code_is_refused_unless_it_is_trusted(folder, tmp_path, file, what
     assert (tmp_path / "models/net.v1/1" / file).is_file()
 
 
+def _newer(raw: bytearray) -> None:
+    """Asks for a reader of version 9.9 in the entry of the central directory."""
+    raw[raw.index(b"PK\1\2") + 6] = 99
+
+
+def _misspelt(raw: bytearray) -> None:
+    """Calls the entry's name UTF-8, which it is not."""
+    at = raw.index(b"PK\1\2")
+    raw[at + 9] |= 0x08
+    raw[raw.index(b"model/", at)] = 0xFF
+
+
+def _out_of_place(raw: bytearray) -> None:
+    """Spoils the signature of the central directory's entry."""
+    raw[raw.index(b"PK\1\2") + 3] = 3
+
+
+UNLISTED = {
+    "newer": (_newer, NotImplementedError),
+    "name": (_misspelt, ValueError),
+    "entry": (_out_of_place, zipfile.BadZipFile),
+}
+
+
+@pytest.mark.parametrize(("spoil", "raised"), UNLISTED.values(), ids=UNLISTED.keys())
+def test_d3_an_archive_that_cannot_be_listed_is_not_trusted(folder, tmp_path, spoil, raised):
+    """Python cannot list it; PyTorch's own reader does not look at most of these fields and would open it."""
+    path = tmp_path / "net.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data/aotinductor/model/code.so", b"")
+    raw = bytearray(path.read_bytes())
+    spoil(raw)
+    path.write_bytes(raw)
+    with pytest.raises(raised):
+        zipfile.ZipFile(path)
+    with pytest.raises(Broken, match=r"'net\.pt2' is an archive whose content cannot be listed") as caught:
+        folder.prepare("net.v1", Declared(), path, immutable=False)
+    assert (caught.value.code, folder.names()) == ("CODE_NOT_TRUSTED", set())
+    folder.prepare("net.v1", Declared(), path, immutable=False, trusted=True)
+
+
+def test_a_file_that_breaks_off_is_no_archive(folder, tmp_path):
+    """No reader opens it: the load says what is wrong."""
+    path = tmp_path / "net.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data/aotinductor/model/code.so", b"")
+    path.write_bytes(path.read_bytes()[:-22])
+    folder.prepare("net.v1", Declared(), path, immutable=False)
+    assert folder.has("net.v1")
+
+
 @pytest.mark.parametrize("name", ["EXECUTION_ENV_PATH", r"EXECUTION\137ENV_PATH"])
 def test_d4_an_interpreter_of_its_own_is_code(folder, tmp_path, name):
     version = tmp_path / "net/1"

@@ -137,7 +137,7 @@ class Loader:
         both = min(len(before), len(after))
         python = self._interpreter(request, registry.BACKENDS[completed.config.backend]).python
         moved = before[:both] != after[:both] or any(worker.spec.python != python for worker in loaded.workers)
-        if moved or self._threads_of(request) != loaded.plan.load["threads"]:
+        if moved or self._threads_of(request, completed.config.backend) != loaded.plan.load["threads"]:
             return None
         started: list[Worker] = []
         try:
@@ -226,7 +226,7 @@ class Loader:
     ) -> Mapping[str, Any]:
         """What a worker answers to DESCRIBE: LOAD's message with other fields."""
         worker = self._start(request, place, instance=0, device=devices.first(request.partial.message))
-        message = {**load_message(request, place, threads=self._threads_of(request)), **other}
+        message = {**self._load_message(request, place), **other}
         return describe.once(self._supervisor, worker, message)
 
     def _signature(self, request: LoadRequest, place: tuple[Backend, Path, str]) -> Signature | None:
@@ -255,7 +255,7 @@ class Loader:
             return complete(request.partial, backend, name=request.model, report=None, probed=None), None
         worker = self._start(request, place, instance=0, device=devices.first(request.partial.message))
         started.append(worker)
-        worker.load(load_message(request, place, threads=self._threads_of(request)))
+        worker.load(self._load_message(request, place))
         try:
             report, runs = worker.probe(probed.inputs, batched=probed.batched), True
         except LoadError as error:
@@ -284,13 +284,20 @@ class Loader:
             python=interpreter.python,
             environment={**environment, **interpreter.environment},
             lease=interpreter.lease,
-            threads=self._threads_of(request),
+            threads=self._threads_of(request, place[0].name),
             load_timeout_secs=self._load_timeout,
+            start_timeout_secs=self._backends.start_secs(place[0].name),
         )
         return self._supervisor.start(spec)
 
-    def _threads_of(self, request: LoadRequest) -> int:
-        return threads.of_model(request.partial.message, self._threads, source=request.partial.source)
+    def _load_message(self, request: LoadRequest, place: tuple[Backend, Path, str]) -> dict[str, Any]:
+        backend = place[0].name
+        message = load_message(request, place, threads=self._threads_of(request, backend))
+        return {**message, "settings": self._backends.told(backend)}
+
+    def _threads_of(self, request: LoadRequest, backend: str) -> int:
+        default = self._backends.threads(backend, self._threads)
+        return threads.of_model(request.partial.message, default, source=request.partial.source)
 
     def _interpreter(self, request: LoadRequest, backend: Backend) -> Interpreter:
         partial = request.partial
@@ -335,7 +342,7 @@ class Loader:
             warm_up.append({"inputs": probed.inputs, "batch_sizes": sizes, "count": calls})
         arguments = {entry["name"]: entry["argument"] for entry in inputs if "argument" in entry}
         warm_up += [_warm_up(sample, request.directory, arguments) for sample in config.warm_up]
-        load = {**load_message(request, place, threads=self._threads_of(request)), "config": dict(config.document)}
+        load = {**self._load_message(request, place), "config": dict(config.document)}
         return _Plan(load, table, warm_up)
 
     def _instances(
@@ -385,6 +392,7 @@ def load_message(request: LoadRequest, place: tuple[Backend, Path, str], *, thre
         "signature": None,
         "device": devices.first(message),
         "threads": threads,
+        "settings": {},
     }
 
 

@@ -60,7 +60,7 @@ TABLE: tuple[Option, ...] = (
     _option(_REPOSITORY, "model-threads", "text", "1", "threads of a model's operation; auto = a share of all"),
     _option(_REPOSITORY, "allow-file-override", "bool", False, "'file:' content in a load call without a key"),
     _option(
-        _REPOSITORY, "backend-config", "list", (), "BACKEND,default-max-batch-size=N: where nothing says; repeatable"
+        _REPOSITORY, "backend-config", "list", (), "BACKEND,SETTING=VALUE, such as default-max-batch-size=N; repeatable"
     ),
     _option(_ENVIRONMENT, "environments", "path", None, "folder of named environments; made by 'naiad env'"),
     _option(_ENVIRONMENT, "allow-environment-path", "bool", True, "models may bring one by EXECUTION_ENV_PATH"),

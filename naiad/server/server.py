@@ -280,9 +280,10 @@ class InferenceServer:
         log.info("listening", extra={"fields": line})
         if self._hold:
             log.warning("hooks for tests are on", extra={"fields": {"delay_scheduler": self._hold}})
-        ignored = [*self._options.ignored, *self._backends.ignored]
-        if ignored:
-            log.warning("options without effect", extra={"fields": {"options": ignored}})
+        if self._options.ignored:
+            log.warning("options without effect", extra={"fields": {"options": list(self._options.ignored)}})
+        for note in self._backends.notes:
+            log.warning(note)
 
     # -- models -----------------------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ class Supervisor:
 
     # -- zygotes ----------------------------------------------------------------------------------------------------
 
-    def _zygote(self, key: ZygoteKey) -> Zygote:
+    def _zygote(self, key: ZygoteKey, timeout_secs: float | None) -> Zygote:
         """The zygote of this key with a place taken in it, so that it does not end for idleness meanwhile."""
         # A lock for each key: one backend's import takes seconds and must not hold up another's workers.
         with self._lock:
@@ -109,7 +109,7 @@ class Supervisor:
                     return zygote
             zygote = Zygote(key, self._zygote_options)
             try:
-                zygote.await_ready()
+                zygote.await_ready(timeout_secs)
             except ZygoteError:
                 self._reaper.disown(zygote.pid)
                 raise
@@ -171,7 +171,8 @@ class Supervisor:
         zygote = None
         with contextlib.ExitStack() as undo:
             if spec.forks:
-                zygote = self._zygote(ZygoteKey(spec.python, spec.backend, tuple(sorted(spec.environment.items()))))
+                key = ZygoteKey(spec.python, spec.backend, tuple(sorted(spec.environment.items())))
+                zygote = self._zygote(key, spec.start_timeout_secs)
                 undo.callback(self._leave, zygote)
             place = {"model": spec.model, "version": spec.version, "instance": spec.instance}
             worker_id, data = self._core.open_worker(json.dumps(place).encode())

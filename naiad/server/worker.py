@@ -35,6 +35,8 @@ class WorkerSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     threads: int = 1
     load_timeout_secs: float = 600.0
+    start_timeout_secs: float | None = None
+    """Seconds in which its zygote has to import the framework; None is the supervisor's own."""
     lease: object = field(default=None, compare=False, repr=False)
     """Keeps the environment of the interpreter from being removed while a worker, or its replacement, lives."""
 

@@ -97,15 +97,16 @@ class Zygote:
         """The zygote's process id."""
         return self._process.pid
 
-    def await_ready(self) -> None:
+    def await_ready(self, timeout_secs: float | None = None) -> None:
         """Waits until the framework is imported; raises `ZygoteError`."""
-        timeout = self._options.import_timeout_secs
+        timeout = timeout_secs or self._options.import_timeout_secs
         try:
             message, _ = self._control.receive(timeout=timeout)
         except TimeoutError:
             self.stop()
             text = f"importing the framework of backend '{self.key.backend}' took longer than {timeout:.0f} s"
-            raise ZygoteError(text, stage="import", fix="raise --backend-config=python,stub-timeout-seconds") from None
+            fix = "allow it more with --backend-config=stub-timeout-seconds=SECONDS"
+            raise ZygoteError(text, stage="import", fix=fix, code="SLOW_START") from None
         except Closed:
             self.stop()
             text = f"the zygote of backend '{self.key.backend}' ended with exit code {self._process.returncode}"

@@ -161,6 +161,23 @@ def test_what_is_wrong_is_named(module_repository, module_server, case):
     assert str(module_repository.root) not in error
 
 
+@pytest.mark.parametrize("value", ["yes", "no", "maybe"])
+def test_inputs_are_on_the_cpu_whether_it_is_forced_or_not(module_repository, module_server, value):
+    where = ECHO.replace(
+        "def execute(self, requests):",
+        "def execute(self, requests):\n    assert all(t.is_cpu() for r in requests for t in r.inputs())",
+        1,
+    )
+    forced = f'parameters {{ key: "FORCE_CPU_ONLY_INPUT_TENSORS" value {{ string_value: "{value}" }} }}'
+    module_repository.python("m", where, config=CONFIG + forced)
+    if value == "maybe":
+        text = "parameters 'FORCE_CPU_ONLY_INPUT_TENSORS': expected yes or no, got 'maybe' (CONFIG_INVALID)"
+        assert text in load_error(module_server)
+        return
+    assert module_server.post(LOAD).status == 200
+    assert out(ask(module_server, "m", 1.0)) == [1.0]
+
+
 def test_a_missing_module_names_the_line_to_add(repository, start):
     repository.file("m", b"import cv2_of_nobody, os\nclass TritonPythonModel: ...\n", file="model.py")
     (repository.root / "m" / "config.pbtxt").write_text(CONFIG)

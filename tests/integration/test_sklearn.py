@@ -61,7 +61,7 @@ CONFIGURED = {
     "forest": parameters(trusted_types=TREE),
     "wide": 'input { name: "input" data_type: TYPE_FP64 dims: [ 4 ] } output { name: "probabilities" '
     "data_type: TYPE_FP64 dims: [ 3 ] } max_batch_size: 4",
-    "distance": parameters(method="decision_function"),
+    "distance": parameters(method="decision_function", methods="predict"),
 }
 
 
@@ -319,6 +319,14 @@ def test_another_version_of_the_library_is_in_the_log(explicit, fitted):
         "no warning",
     )
     assert "1.2.0" in told[0]
+
+
+def test_a_parameter_without_a_meaning_is_named(server):
+    def named() -> list[str]:
+        return [r["message"] for r in server.records() if "does not use it" in r["message"]]
+
+    server.until(named, 10, "no parameter is named")
+    assert set(named()) == {"WARNING: parameter methods: the sklearn backend does not use it"}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from tritonclient.http import InferenceServerClient, InferInput
 
 from naiad.server import threads
+from tests.support import onnx_models
 from tests.support.server import Serve
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*")
@@ -40,7 +41,7 @@ def threads_of(server: Serve, name: str) -> list[int]:
     given = InferInput("x", [1, SIZE], "FP32")
     given.set_data_from_numpy(np.zeros((1, SIZE), np.float32))
     with InferenceServerClient(server.address) as client:
-        answer = client.infer(name, [given]).as_numpy("OUTPUT__0")
+        answer = client.infer(name, [given]).as_numpy("OUTPUT__0").reshape(-1)
     np.testing.assert_allclose(answer, [SIZE / 2], rtol=1e-5)
     pids = [r["pid"] for r in server.records() if r["message"] == "worker ready" and r["model"] == name]
     return [len(os.listdir(Path(f"/proc/{pid}/task"))) for pid in pids]
@@ -67,3 +68,32 @@ def test_the_option_counts_where_a_model_says_nothing(repository, start, torch):
     saved(repository, torch, "plain", "")
     server = start("--model-threads=2").wait_ready()
     assert threads_of(server, "plain") == [ALONE + 1]
+
+
+def test_the_option_of_the_onnx_backend_counts_where_a_model_says_nothing(repository, start):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'naiad[onnx]'")
+    onnx = pytest.importorskip("onnx", reason=onnx_models.REASON)
+    axes = onnx.helper.make_tensor("axes", onnx.TensorProto.INT64, [1], [1])
+    wide = onnx_models.model(
+        [onnx_models.node("Sigmoid", "x", "s"), onnx_models.node("ReduceSum", "s axes", "OUTPUT__0", keepdims=0)],
+        [onnx_models.value("x", shape=("N", SIZE))],
+        [onnx_models.value("OUTPUT__0", shape=("N",))],
+        initializer=[axes],
+    )
+    own = parameter("intra_op_thread_count", "2")
+    beside = parameter("execution_mode", "1")
+    texts = {
+        "plain": "",
+        "own": own,
+        "beside": own + beside,
+        "both": own + beside + parameter("inter_op_thread_count", "2"),
+    }
+    for name, text in texts.items():
+        onnx_models.save(wide, repository.root / name / "1/model.onnx")
+        (repository.root / name / "config.pbtxt").write_text(text)
+    option = "--backend-config=onnxruntime,"
+    server = start(f"{option}intra_op_thread_count=4", f"{option}inter_op_thread_count=3").wait_ready()
+    assert threads_of(server, "plain") == [ALONE + 3]
+    assert threads_of(server, "own") == [ALONE + 1]
+    between = threads_of(server, "beside")[0] - threads_of(server, "both")[0]
+    assert between == 1  # three of the option's against two of the model's

@@ -159,6 +159,7 @@ def _spec(message: dict[str, Any]) -> backends.LoadSpec:
         config=message["config"],
         device=message["device"],
         threads=message["threads"],
+        settings=message.get("settings", {}),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from naiad_worker.backends import LoadFailure, LoadSpec
+from naiad_worker.parameters import name_unused, parameter
 
 MOST_THREADS = 1024
 # optimization.graph.level as Triton reads it; 0 stands for all optimizations.
@@ -15,34 +16,45 @@ ACCELERATORS = {
 }
 _CORRECT = "correct it in config.pbtxt"
 _BOOLEANS = {"0": False, "false": False, "1": True, "true": True}
+_INTER = "inter_op_thread_count"
+_SESSION = "session."
 _SPINNING = "session.intra_op.allow_spinning"
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+_KNOWN = (_INTER, "execution_mode", "enable_mem_arena", "enable_mem_pattern", _SHRINKAGE)
+# Options of CUDA that Triton also takes as parameters, by number; None is any number.
+_CUDA: dict[str, tuple[str, ...] | None] = {
+    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+    "gpu_mem_limit": None,
+    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
+    "do_copy_in_default_stream": ("0", "1"),
+}
+_CUDA_PROVIDER = "CUDAExecutionProvider"
+_TENSORRT = {
+    "max_workspace_size_bytes": "trt_max_workspace_size",
+    "int8_calibration_table_name": "trt_int8_calibration_table_name",
+    "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
+}
 
 Provider = tuple[str, dict[str, str]]
 
 
-def parameter(config: dict[str, Any], name: str) -> str:
-    """A parameter's text, "" where it is not written."""
-    return str(config.get("parameters", {}).get(name, {}).get("string_value", "")).strip()
-
-
 def _number(config: dict[str, Any], name: str, most: int) -> int:
     """A number of `parameters`, 0 where it is not written; raises `LoadFailure`."""
-    text = parameter(config, name)
-    if not text:
+    value = parameter(config, name)
+    if not value:
         return 0
-    if not (text.isascii() and text.isdigit()) or int(text) > most:
-        raise _wrong(name, f"0 to {most}", text)
-    return int(text)
+    if not (value.isascii() and value.isdigit() and len(value) <= len(str(most))) or int(value) > most:
+        raise _wrong(name, f"0 to {most}", value)
+    return int(value)
 
 
 def _boolean(config: dict[str, Any], name: str) -> bool | None:
-    text = parameter(config, name)
-    if not text:
+    value = parameter(config, name)
+    if not value:
         return None
-    if text.lower() not in _BOOLEANS:
-        raise _wrong(name, "0, 1, false or true", text)
-    return _BOOLEANS[text.lower()]
+    if value.lower() not in _BOOLEANS:
+        raise _wrong(name, "0, 1, false or true", value)
+    return _BOOLEANS[value.lower()]
 
 
 def _wrong(name: str, expected: str, got: object) -> LoadFailure:
@@ -55,7 +67,8 @@ def session_options(ort: Any, spec: LoadSpec) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # what is worth a warning to its authors fills the log of a server
     intra = options.intra_op_num_threads = max(1, spec.threads)
-    options.inter_op_num_threads = _number(config, "inter_op_thread_count", MOST_THREADS) or max(1, spec.threads)
+    between = _number(config, _INTER, MOST_THREADS) or int(spec.settings.get(_INTER, 0))
+    options.inter_op_num_threads = between or intra
     if _number(config, "execution_mode", 1):
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     arena, pattern = _boolean(config, "enable_mem_arena"), _boolean(config, "enable_mem_pattern")
@@ -68,16 +81,17 @@ def session_options(ort: Any, spec: LoadSpec) -> Any:
         expected = ", ".join(map(str, sorted(LEVELS)))
         raise LoadFailure(f"optimization.graph.level: expected {expected}, got {level}", _CORRECT, "CONFIG_INVALID")
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[level])
-    entries = {name: parameter(config, name) for name in config.get("parameters", {}) if name.startswith("session.")}
+    entries = {name: parameter(config, name) for name in config.get("parameters", {}) if name.startswith(_SESSION)}
     if intra > 1:
         # Threads that spin take the processor from the other workers of the machine.
         entries.setdefault(_SPINNING, "0")
-    for name, text in entries.items():
+    for name, value in entries.items():
         try:
-            options.add_session_config_entry(name, text)
+            options.add_session_config_entry(name, value)
         except Exception as error:
-            what = f"parameters '{name}': onnxruntime does not take '{text}': {error}"
+            what = f"parameters '{name}': onnxruntime does not take '{value}': {error}"
             raise LoadFailure(what, _CORRECT, "CONFIG_INVALID") from error
+    name_unused(config, "onnxruntime", {*_KNOWN, *_CUDA}, _SESSION)
     return options
 
 
@@ -109,13 +123,26 @@ def providers(available: list[str], spec: LoadSpec) -> list[Provider]:
         told = {str(name): str(value) for name, value in entry.get("parameters", {}).items()}
         wanted.append((ACCELERATORS[side][entry["name"]], _tensorrt(told) if entry["name"] == "tensorrt" else told))
     if side == "gpu":
-        if not any(name == "CUDAExecutionProvider" for name, _ in wanted):
-            wanted.append(("CUDAExecutionProvider", {}))
+        if not any(name == _CUDA_PROVIDER for name, _ in wanted):
+            wanted.append((_CUDA_PROVIDER, {}))
+        older = _cuda(spec.config)
+        wanted = [(name, {**older, **told} if name == _CUDA_PROVIDER else told) for name, told in wanted]
         wanted = [(name, {**told, "device_id": str(spec.device.get("id", 0))}) for name, told in wanted]
     for name, _ in wanted:
         if name not in available:
             raise missing(name, available)
     return [*wanted, ("CPUExecutionProvider", {})]
+
+
+def _cuda(config: dict[str, Any]) -> dict[str, str]:
+    """The options of CUDA that are written as parameters; raises `LoadFailure`."""
+    told = {}
+    for name, words in _CUDA.items():
+        if not parameter(config, name):
+            continue
+        number = _number(config, name, 2**64 - 1 if words is None else len(words) - 1)
+        told[name] = str(number) if words is None else words[number]
+    return told
 
 
 def _tensorrt(told: dict[str, str]) -> dict[str, str]:
@@ -127,8 +154,9 @@ def _tensorrt(told: dict[str, str]) -> dict[str, str]:
         raise LoadFailure(what, _CORRECT, "CONFIG_INVALID")
     if precision != "FP32":
         options[f"trt_{precision.lower()}_enable"] = "true"
-    if "max_workspace_size_bytes" in options:
-        options["trt_max_workspace_size"] = options.pop("max_workspace_size_bytes")
+    for name, own in _TENSORRT.items():
+        if name in options:
+            options[own] = options.pop(name)
     return options
 
 

@@ -174,6 +174,14 @@ def test_threads_are_those_of_the_instance_unless_written(tmp_path):
     assert plain.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     written = options(tmp_path, parameters(inter_op_thread_count="4"))
     assert (written.intra_op_num_threads, written.inter_op_num_threads) == (1, 4)
+    settings = {"inter_op_thread_count": "5"}
+    counts = [
+        onnx_options.session_options(
+            ort, spec(tmp_path, config=config)._replace(settings=settings)
+        ).inter_op_num_threads
+        for config in ({}, parameters(inter_op_thread_count="4"))
+    ]
+    assert counts == [5, 4]
 
 
 def test_written_options_reach_the_session(tmp_path):
@@ -191,6 +199,21 @@ def test_written_options_reach_the_session(tmp_path):
     default = options(tmp_path)
     assert default.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     assert (default.enable_cpu_mem_arena, default.enable_mem_pattern) == (True, True)
+
+
+def test_parameters_without_a_meaning_are_named(tmp_path, capsys):
+    names = (
+        "session.disable_prepacking",
+        "naiad.threads",
+        "intra_op_thread_count",
+        "gpu_mem_limit",
+        "EXECUTION_ENV_PATH",
+    )
+    options(tmp_path, parameters(**dict.fromkeys(names, "1"), enable_memory_arena="1", TF_SIGNATURE_DEF="x"))
+    assert capsys.readouterr().err.splitlines() == [
+        "WARNING: parameter TF_SIGNATURE_DEF: the onnxruntime backend does not use it",
+        "WARNING: parameter enable_memory_arena: the onnxruntime backend does not use it",
+    ]
 
 
 WRONG = {
@@ -233,6 +256,37 @@ def test_a_device_that_this_onnxruntime_lacks_is_named(tmp_path, device, config,
     assert str(caught.value) == f"this onnxruntime cannot run models by {name}; it has CPU"
     assert package in caught.value.fix
     assert caught.value.code == "ENV_MISSING_BACKEND"
+
+
+def test_older_parameters_of_cuda_have_the_names_of_onnxruntime(tmp_path):
+    every = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    older = parameters(
+        cudnn_conv_algo_search="1", gpu_mem_limit="4294967200", arena_extend_strategy="0", do_copy_in_default_stream="1"
+    )
+    config = {**older, **accelerated("gpu", "cuda", gpu_mem_limit="5")}
+    ((_, told), _) = onnx_options.providers(every, spec(tmp_path, config=config, device="cuda"))
+    assert told == {
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "gpu_mem_limit": "5",  # an accelerator's own goes before
+        "arena_extend_strategy": "kNextPowerOfTwo",
+        "do_copy_in_default_stream": "1",
+        "device_id": "0",
+    }
+    with pytest.raises(LoadFailure, match="parameters 'arena_extend_strategy': expected 0 to 1, got '2'"):
+        onnx_options.providers(every, spec(tmp_path, config=parameters(arena_extend_strategy="2"), device="cuda"))
+
+
+def test_tritons_names_for_tensorrt_become_those_of_onnxruntime(tmp_path):
+    told = {"precision_mode": "INT8", "int8_calibration_table_name": "t", "int8_use_native_calibration_table": "1"}
+    config = accelerated("gpu", "tensorrt", **told, trt_engine_cache_enable="1")
+    every = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert onnx_options.providers(every, spec(tmp_path, config=config, device="cuda"))[0][1] == {
+        "trt_int8_enable": "true",
+        "trt_int8_calibration_table_name": "t",
+        "trt_int8_use_native_calibration_table": "1",
+        "trt_engine_cache_enable": "1",
+        "device_id": "0",
+    }
 
 
 def test_devices_come_in_order_with_their_options(tmp_path):

@@ -94,6 +94,17 @@ def test_a_framework_that_is_missing_is_named_with_the_fix(stage, tmp_path):
     assert caught.value.stage == "import"
 
 
+def test_a_framework_that_takes_longer_than_its_start_may_is_named_with_the_option(stage, tmp_path):
+    interpreter = tmp_path / "python"
+    interpreter.write_text("#!/bin/sh\nexec cat /dev/zero > /dev/null\n")
+    interpreter.chmod(0o755)
+    with pytest.raises(LoadError, match="importing the framework of backend 'identity' took longer than 0 s") as caught:
+        stage.start(python=str(interpreter), start_timeout_secs=0.05)
+    assert (caught.value.code, caught.value.stage) == ("SLOW_START", "import")
+    assert "--backend-config=stub-timeout-seconds=" in caught.value.fix
+    assert stage.zygotes() == []
+
+
 def test_a_pytorch_zygote_has_one_thread_and_its_worker_serves(stage, torch, tmp_path):
     class Double(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 NAMES = (
@@ -31,6 +33,8 @@ class LoadSpec(NamedTuple):
     config: dict[str, Any]
     device: dict[str, Any]
     threads: int
+    settings: Mapping[str, str] = MappingProxyType({})
+    """What `--backend-config` says of this backend, by Triton's names; the model's own parameters go before it."""
 
 
 class LoadFailure(Exception):

@@ -11,6 +11,7 @@ from typing import Any
 from naiad_worker.backends import LoadFailure, LoadSpec
 from naiad_worker.channel import MAX_TEXT
 from naiad_worker.listing import Answer, Asked
+from naiad_worker.parameters import parameter
 from naiad_worker.serving import INTERNAL, OK
 from naiad_worker.tensors import code_of
 from naiad_worker.triton import loading
@@ -20,6 +21,7 @@ from naiad_worker.triton.response import InferenceResponse
 from naiad_worker.triton.tensor import Tensor
 
 FORKS = True
+FORCE_CPU = "FORCE_CPU_ONLY_INPUT_TENSORS"
 READY_SECS = 5.0
 """What one call of `is_ready` may take."""
 _READY_TICK = 0.1
@@ -57,6 +59,17 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"values of {type(value).__name__} cannot be written")
 
 
+def _check_force_cpu(spec: LoadSpec) -> None:
+    """Inputs are on the CPU whatever it says: `no` allows a GPU, it does not ask for one. Raises `LoadFailure`."""
+    value = parameter(spec.config, FORCE_CPU)
+    if value not in ("", "yes", "no"):
+        raise LoadFailure(
+            f"parameters '{FORCE_CPU}': expected yes or no, got '{value}'",
+            "correct it in config.pbtxt",
+            "CONFIG_INVALID",
+        )
+
+
 class Backend:
     """One instance of a model."""
 
@@ -66,6 +79,7 @@ class Backend:
                 "decoupled Python models come with a later version of Naiad",
                 "write 'model_transaction_policy { decoupled: false }' if each request has one response",
             )
+        _check_force_cpu(spec)
         self._name = loading.instance_name(spec)
         self._outputs = [str(tensor["name"]) for tensor in spec.config.get("output", [])]
         self._inputs: list[str] = []

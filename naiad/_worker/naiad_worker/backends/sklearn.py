@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from naiad_worker.backends import LoadFailure, LoadSpec
+from naiad_worker.parameters import name_unused, parameter
 from naiad_worker.tensors import BF16, BYTES, CODES, NUMPY
 
 FORKS = True
@@ -16,7 +17,7 @@ FORKS = True
 METHODS = ("decision_function", "predict", "predict_proba", "transform")
 _TEXT = ("CountVectorizer", "HashingVectorizer", "TfidfVectorizer")
 _TRUST = "naiad.trust_pickle"
-_TRUSTED_TYPES = "trusted_types"
+_TRUSTED_TYPES, _METHOD = "trusted_types", "method"
 _TO_SAFE = "save it with skops.io.dump, convert it to ONNX, or write parameters 'naiad.trust_pickle' into config.pbtxt"
 
 
@@ -25,11 +26,6 @@ def preimport() -> None:
     import joblib  # noqa: F401
     import sklearn  # noqa: F401
     import skops.io  # noqa: F401
-
-
-def _parameter(config: dict[str, Any], name: str) -> str:
-    value = config.get("parameters", {}).get(name, {}).get("string_value", "")
-    return str(value).strip()
 
 
 def _load(spec: LoadSpec) -> Any:
@@ -53,7 +49,7 @@ def _load(spec: LoadSpec) -> Any:
 def _from_skops(spec: LoadSpec, path: str) -> Any:
     import skops.io
 
-    listed = {name.strip() for name in _parameter(spec.config, _TRUSTED_TYPES).split(",") if name.strip()}
+    listed = {name.strip() for name in parameter(spec.config, _TRUSTED_TYPES).split(",") if name.strip()}
     found = sorted(skops.io.get_untrusted_types(file=path))
     unknown = [name for name in found if name not in listed]
     if unknown:
@@ -68,7 +64,7 @@ def _from_skops(spec: LoadSpec, path: str) -> Any:
 
 
 def _from_pickle(spec: LoadSpec, path: str) -> Any:
-    if _parameter(spec.config, _TRUST).lower() != "true":
+    if parameter(spec.config, _TRUST).lower() != "true":
         raise LoadFailure(f"'{spec.file}' is a pickle, which could run any code", _TO_SAFE, "UNSAFE_PICKLE")
     import joblib
 
@@ -116,7 +112,8 @@ class Backend:
         self._file = spec.file
         self._texts = _takes_texts(self._model)
         self._threads(spec.threads)
-        self._calls = self._methods(_parameter(spec.config, "method"))
+        self._calls = self._methods(parameter(spec.config, _METHOD))
+        name_unused(spec.config, "sklearn", (_METHOD, _TRUSTED_TYPES))
         # What the configuration writes counts, for the file tells no datatypes.
         written = spec.config.get("output", [])
         self._datatypes = {tensor["name"]: tensor.get("data_type", "")[5:] for tensor in written}

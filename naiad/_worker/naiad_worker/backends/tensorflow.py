@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Iterable
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from naiad_worker.backends import LoadFailure, LoadSpec
+from naiad_worker.parameters import name_unused, parameter
 from naiad_worker.tensors import Bf16Array
 
 FORKS = True
@@ -24,6 +26,16 @@ FORKS = True
 TAG, SIGNATURE = "serve", "serving_default"
 GRAPH_FILE = "saved_model.pb"
 MAX_INIT_OPS_FILE = 1 << 20
+_INTER, _TAGS, _INIT, _PER_SESSION = (
+    "TF_NUM_INTER_THREADS",
+    "TF_GRAPH_TAG",
+    "TF_INIT_OPS_FILE",
+    "TF_USE_PER_SESSION_THREADS",
+)
+_SIGNATURES = ("TF_SIGNATURE_DEF", "signature")
+# The last one has nothing to change: each instance is a process of its own, with one session.
+_KNOWN = (_INTER, _TAGS, _INIT, _PER_SESSION, *_SIGNATURES, "MAX_SESSION_SHARE_COUNT")
+_MIXED = "auto_mixed_precision"
 _RUNS_AT_LOAD = "__saved_model_"
 _UNSERVED = {"complex64", "complex128", "qint8", "quint8", "qint16", "quint16", "qint32", "resource", "variant"}
 # Operators that may keep the memory of an input beyond the call, which the arena gives to others then.
@@ -48,6 +60,8 @@ class Backend:
     def __init__(self, spec: LoadSpec) -> None:
         preimport()
         archive = zipfile.is_zipfile(os.path.join(spec.directory, spec.file))
+        name_unused(spec.config, "tensorflow", (_INTER,) if archive else _KNOWN)
+        _name_unused_optimizations(spec.config, archive=archive)
         self._model: Any = KerasModel(spec) if archive else SavedModel(spec)
         self._order: list[int] = []
         """Which input of the configuration each input of the model is."""
@@ -131,27 +145,36 @@ def _output(name: str, place: int, names: list[str]) -> int:
 # -- settings --------------------------------------------------------------------------------------------------------
 
 
-def _parameter(spec: LoadSpec, *names: str) -> str:
-    """The first of these parameters of the configuration that is written, else ""."""
-    parameters = spec.config.get("parameters", {})
-    values = (parameters.get(name, {}).get("string_value", "") for name in names)
-    return next((value for value in values if value), "")
-
-
 def _inter_threads(spec: LoadSpec) -> int:
     """How many operators may run at a time: one unless the configuration asks for more (0: as many as processors)."""
-    name = "TF_NUM_INTER_THREADS"
-    value = _parameter(spec, name) or "1"
-    if not (value.isascii() and value.isdigit()):
-        raise LoadFailure(f"parameters '{name}': expected a number of threads, got '{value}'", code="CONFIG_INVALID")
+    value = parameter(spec.config, _INTER) or "1"
+    if not (value.isascii() and value.isdigit() and len(value) < 5):
+        raise LoadFailure(f"parameters '{_INTER}': expected a number of threads, got '{value}'", code="CONFIG_INVALID")
     return int(value) or os.cpu_count() or 1
 
 
 def _truth(spec: LoadSpec, name: str) -> bool:
-    value = _parameter(spec, name).lower()
+    value = parameter(spec.config, name).lower()
     if value not in ("", "1", "0", "true", "false", "yes", "no", "on", "off"):
         raise LoadFailure(f"parameters '{name}': expected yes or no, got '{value}'", code="CONFIG_INVALID")
     return value in ("1", "true", "yes", "on")
+
+
+def _optimization(config: dict[str, Any]) -> tuple[int, list[str]]:
+    """The level of the graph, and the accelerators by name."""
+    optimization = config.get("optimization", {})
+    sides = optimization.get("execution_accelerators", {})
+    entries = sides.get("gpu_execution_accelerator", []) + sides.get("cpu_execution_accelerator", [])
+    return int(optimization.get("graph", {}).get("level", 0)), [str(entry["name"]) for entry in entries]
+
+
+def _name_unused_optimizations(config: dict[str, Any], *, archive: bool) -> None:
+    """Says in the log which optimizations change nothing."""
+    level, accelerators = _optimization(config)
+    unused = [f"execution accelerator '{name}'" for name in accelerators if archive or name != _MIXED]
+    unused += ["optimization.graph.level"] if archive and level else []
+    for what in unused:
+        print(f"WARNING: {what}: the tensorflow backend does not use it", file=sys.stderr, flush=True)
 
 
 def _device(spec: LoadSpec) -> int | None:
@@ -174,7 +197,7 @@ class SavedModel:
         self._session = tf.compat.v1.Session(graph=self._graph, config=self._config(spec))
         path = os.path.join(spec.directory, spec.file)
         folder = os.path.dirname(path) if os.path.basename(path) == GRAPH_FILE else path
-        tags = [tag.strip() for tag in (_parameter(spec, "TF_GRAPH_TAG") or TAG).split(",")]
+        tags = [tag.strip() for tag in (parameter(spec.config, _TAGS) or TAG).split(",")]
         try:
             with self._graph.as_default():
                 meta = tf.compat.v1.saved_model.load(self._session, tags, folder)
@@ -195,32 +218,37 @@ class SavedModel:
         import tensorflow as tf
 
         device = _device(spec)
+        level, accelerators = _optimization(spec.config)
         config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=max(1, spec.threads),
             inter_op_parallelism_threads=self._inter,
-            use_per_session_threads=_truth(spec, "TF_USE_PER_SESSION_THREADS"),
-            allow_soft_placement=True,
+            use_per_session_threads=_truth(spec, _PER_SESSION),
+            allow_soft_placement=spec.settings.get("allow-soft-placement") != "0",
         )
+        # XLA, whose own levels are -1 (off) to 2.
+        config.graph_options.optimizer_options.global_jit_level = max(-1, min(level, 2))
+        if _MIXED in accelerators:
+            config.graph_options.rewrite_options.auto_mixed_precision = 1  # RewriterConfig.ON
         if device is None:
             config.device_count["GPU"] = 0
         else:
+            fraction = float(spec.settings.get("gpu-memory-fraction", 0))
             config.gpu_options.visible_device_list = str(device)
-            config.gpu_options.allow_growth = True
+            config.gpu_options.allow_growth = not fraction
+            config.gpu_options.per_process_gpu_memory_fraction = fraction
         return config
 
     def _initialise(self, spec: LoadSpec) -> None:
         """Runs the operators that the configuration's file lists; it lies with the version or with the model."""
-        name = _parameter(spec, "TF_INIT_OPS_FILE")
+        name = parameter(spec.config, _INIT)
         if not name:
             return
         if os.path.basename(name) != name:
-            raise LoadFailure(
-                f"parameters 'TF_INIT_OPS_FILE': expected a file's name, got '{name}'", code="CONFIG_INVALID"
-            )
+            raise LoadFailure(f"parameters '{_INIT}': expected a file's name, got '{name}'", code="CONFIG_INVALID")
         paths = [os.path.join(folder, name) for folder in (spec.directory, os.path.dirname(spec.directory))]
         path = next((path for path in paths if os.path.isfile(path)), None)
         if path is None:
-            raise LoadFailure(f"parameters 'TF_INIT_OPS_FILE': '{name}' does not exist", code="CONFIG_INVALID")
+            raise LoadFailure(f"parameters '{_INIT}': '{name}' does not exist", code="CONFIG_INVALID")
         with open(path, "rb") as file:
             try:
                 document = json.loads(file.read(MAX_INIT_OPS_FILE))
@@ -269,7 +297,7 @@ class SavedModel:
 def _signature(meta: Any, spec: LoadSpec) -> Any:
     """The signature that is asked for, else `serving_default`, else the only one; raises `LoadFailure`."""
     names = sorted(name for name in meta.signature_def if not name.startswith(_RUNS_AT_LOAD))
-    asked = _parameter(spec, "TF_SIGNATURE_DEF", "signature")
+    asked = next(filter(None, (parameter(spec.config, name) for name in _SIGNATURES)), "")
     name = asked or (names[0] if len(names) == 1 else SIGNATURE)
     if name not in names:
         raise LoadFailure(

@@ -161,6 +161,15 @@ def test_what_is_wrong_is_named(module_repository, module_server, case):
     assert str(module_repository.root) not in error
 
 
+def test_a_model_that_reads_program_arguments_finds_none(module_repository, module_server):
+    reads = "import argparse\nassert not vars(argparse.ArgumentParser().parse_args())\n"
+    module_repository.python("m", ECHO, config=CONFIG)
+    path = module_repository.root / "m" / "1" / "model.py"
+    path.write_text(reads + path.read_text())
+    assert module_server.post(LOAD).status == 200
+    assert out(ask(module_server, "m", 1.0)) == [1.0]
+
+
 @pytest.mark.parametrize("value", ["yes", "no", "maybe"])
 def test_inputs_are_on_the_cpu_whether_it_is_forced_or_not(module_repository, module_server, value):
     where = ECHO.replace(

@@ -58,7 +58,10 @@ def _from_file(tensor: dict[str, Any], dims: list[int]) -> Any:
     code = CODES[tensor["datatype"]]
     count = int(np.prod(dims, dtype=np.int64))
     if code == BYTES:
-        array = decode_bytes(raw, (-1,))
+        try:
+            array = decode_bytes(raw, (-1,))
+        except ValueError as error:
+            raise ValueError(f"input '{tensor['name']}': the file: {error}") from None
     elif len(raw) % NUMPY[code].itemsize:
         raise ValueError(f"input '{tensor['name']}': the file's {len(raw)} bytes are no whole {tensor['datatype']}")
     else:

@@ -96,13 +96,15 @@ def code_of(array: Any) -> int:
 
 
 def decode_bytes(data: Any, shape: tuple[int, ...]) -> Any:
-    """A BYTES tensor's memory as an object array of `bytes`."""
+    """A BYTES tensor's memory as an object array of `bytes`; raises `ValueError` if it breaks off or does not fit."""
     elements = []
     view, at = memoryview(data).cast("B"), 0
-    while at < len(view):
+    while at + 4 <= len(view):
         (length,) = struct.unpack_from("<I", view, at)
         elements.append(bytes(view[at + 4 : at + 4 + length]))
         at += 4 + length
+    if at != len(view):
+        raise ValueError(f"expected whole strings, each behind its length, got {len(view)} bytes that break off")
     array = np.empty(len(elements), dtype=object)
     array[:] = elements
     return array.reshape(shape)

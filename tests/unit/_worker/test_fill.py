@@ -39,6 +39,13 @@ def test_a_file_of_bytes_is_as_on_the_wire(tmp_path):
     assert array.tolist() == [[b"hi", b""], [b"hi", b""]]
 
 
+@pytest.mark.parametrize("raw", [b"\x02\x00\x00\x00a", b"\x00\x00"])
+def test_a_file_of_bytes_that_breaks_off_is_named(tmp_path, raw):
+    (tmp_path / "x").write_bytes(raw)
+    with pytest.raises(ValueError, match=f"^input 'x': the file: expected whole strings, .* got {len(raw)} bytes that"):
+        filled({"name": "x", "datatype": "BYTES", "data": "file", "path": str(tmp_path / "x")}, [1])
+
+
 @pytest.mark.parametrize(
     ("size", "text"), [(12, "expected 4 elements in the file or 8 for the whole batch, got 3"), (5, "no whole FP32")]
 )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import enum
 import json
+import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import triton_python_backend_utils as pb_utils
+from naiad_worker.triton import tensor as tensor_module
 from naiad_worker.triton.request import InferenceRequest
 
 from naiad.server.allowed import WORKER_PATH
@@ -106,7 +112,7 @@ def test_dlpack_carries_bf16_between_frameworks(torch):
     there = torch.tensor([1.5, -2.0], dtype=torch.bfloat16)
     tensor = pb_utils.Tensor.from_dlpack("X", there)
     assert tensor.triton_dtype() == 14
-    with pytest.raises(pb_utils.TritonModelException, match="numpy has no BF16; use to_dlpack"):
+    with pytest.raises(pb_utils.TritonModelException, match=r"^Tensor dtype is BF16 and cannot be converted to numpy"):
         tensor.as_numpy()
     back = torch.utils.dlpack.from_dlpack(tensor.to_dlpack())
     assert back.dtype == torch.bfloat16
@@ -120,6 +126,41 @@ def test_dlpack_refuses_what_it_cannot_carry(torch):
         pb_utils.Tensor.from_dlpack("X", torch.zeros(2, 3).t())
     with pytest.raises(pb_utils.TritonModelException, match="Provided tensor is not supported"):
         pb_utils.Tensor.from_dlpack("X", [1])
+
+
+@pytest.mark.parametrize("kind", ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"])
+def test_dlpack_goes_through_torch_and_back(torch, kind):
+    there = torch.ones([7], dtype=getattr(torch, kind))
+    for given in (there, torch.utils.dlpack.to_dlpack(there)):
+        tensor = pb_utils.Tensor.from_dlpack("X", given)
+        assert tensor.as_numpy().tolist() == there.tolist()
+        for back in (torch.utils.dlpack.from_dlpack(tensor.to_dlpack()), torch.from_dlpack(tensor)):
+            assert back.dtype == there.dtype
+            assert back.tolist() == there.tolist()
+    assert tensor.__dlpack_device__() == there.__dlpack_device__()
+
+
+def test_a_capsule_says_where_its_memory_lies(monkeypatch):
+    """A machine without a GPU has none of its memory: one capsule is told to say that it is there."""
+    capsule = pb_utils.Tensor("X", np.arange(4, dtype=np.float32)).to_dlpack()
+    ctypes.c_int32.from_address(tensor_module._pointer(capsule) + 8).value = 2
+    assert tensor_module._device_of(capsule) == 2
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # which would be handed it
+    with pytest.raises(pb_utils.TritonModelException, match="on a GPU needs PyTorch: import torch in the model"):
+        pb_utils.Tensor.from_dlpack("Y", capsule)
+    ctypes.c_int32.from_address(tensor_module._pointer(capsule) + 8).value = 12
+    with pytest.raises(pb_utils.TritonModelException, match="DLDevice type 12 is not support by Python backend"):
+        pb_utils.Tensor.from_dlpack("Y", capsule)
+    ctypes.c_int32.from_address(tensor_module._pointer(capsule) + 8).value = 1
+
+
+def test_dlpack_names_a_numpy_that_is_too_old(monkeypatch):
+    tensor = pb_utils.Tensor("X", np.zeros(1, np.float32))
+    monkeypatch.delattr(np, "from_dlpack")
+    text = rf"needs numpy 1\.22 or later in the model's environment, got {np.__version__}"
+    for call in (tensor.to_dlpack, lambda: pb_utils.Tensor.from_dlpack("Y", tensor)):
+        with pytest.raises(pb_utils.TritonModelException, match=text):
+            call()
 
 
 # -- requests and responses -------------------------------------------------------------------------------------------
@@ -168,6 +209,9 @@ def test_a_response_holds_tensors_and_an_error():
     assert pb_utils.TritonError("no").code() == pb_utils.TritonError.INTERNAL
     with pytest.raises(TypeError, match="expected tensors, got ndarray"):
         pb_utils.InferenceResponse([np.zeros(1)])
+    for given in (None, tensor, 3):
+        with pytest.raises(TypeError, match=f"expected a list of tensors, got {type(given).__name__}"):
+            pb_utils.InferenceResponse(given)
     with pytest.raises(TypeError, match="expected a TritonError, got str"):
         pb_utils.InferenceResponse(error="no")
     with pytest.raises(pb_utils.TritonModelException, match="expected a code of 0 to 7"):
@@ -349,3 +393,19 @@ def test_metrics_keep_their_values_and_say_that_nobody_scrapes_them(capfd, monke
 def test_all_names_of_the_module_are_there():
     assert set(pb_utils.__all__) <= set(dir(pb_utils))
     assert (WORKER_PATH / "triton_python_backend_utils.py").is_file()
+
+
+# -- documentation ----------------------------------------------------------------------------------------------------
+
+
+def test_every_public_name_is_documented():
+    text = (Path(__file__).parents[3] / "docs/reference/python-api.md").read_text("utf-8")
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
+    documented = {
+        name for row in rows for code in re.findall("`([^`]+)`", " ".join(row)) for name in re.findall(r"\w+", code)
+    }
+    public = set(pb_utils.__all__)
+    for cls in (getattr(pb_utils, name) for name in pb_utils.__all__):
+        if isinstance(cls, type) and not issubclass(cls, enum.Enum):
+            public |= {name for name in vars(cls) if not name.startswith("_")}
+    assert public - documented == {"received", "of", "on_host", "close"}, "what belongs to the worker alone"

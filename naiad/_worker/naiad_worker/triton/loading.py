@@ -41,6 +41,8 @@ def model_class(spec: LoadSpec) -> Any:
     for folder in (version_folder, model_folder):
         if folder not in sys.path:
             sys.path.append(folder)
+    # Programs that read their arguments where they are imported find none, as in Triton, and not the worker's.
+    sys.argv = [""]
     # What it writes beside the model would be a change of the repository.
     sys.dont_write_bytecode = True
     import triton_python_backend_utils

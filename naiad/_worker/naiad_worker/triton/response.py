@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from naiad_worker.triton.errors import TritonError, TritonModelException
@@ -19,6 +19,8 @@ class InferenceResponse:
     def __init__(
         self, output_tensors: Any = (), error: TritonError | None = None, parameters: dict[str, Any] | None = None
     ) -> None:
+        if isinstance(output_tensors, Tensor) or not isinstance(output_tensors, Iterable):
+            raise TypeError(f"InferenceResponse: expected a list of tensors, got {type(output_tensors).__name__}")
         tensors = list(output_tensors)
         for tensor in tensors:
             if not isinstance(tensor, Tensor):

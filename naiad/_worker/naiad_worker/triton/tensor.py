@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from naiad_worker.triton.errors import TritonModelException
 
 _CPU, _CUDA, _CUDA_HOST = 1, 2, 3  # numbers of DLDeviceType
 _UINT, _BFLOAT = 1, 4  # numbers of DLDataTypeCode
-_TYPE_AT = 20
-"""Where `dtype.code` lies in a DLTensor: behind the pointer, the device and the number of dims (dlpack.h)."""
+_DEVICE_AT, _TYPE_AT = 8, 20
+"""Where `device` and `dtype.code` lie in a DLTensor: behind the pointer, and behind the number of dims (dlpack.h)."""
 
 
 class Tensor:
@@ -60,7 +61,7 @@ class Tensor:
         if self._foreign is not None:
             raise TritonModelException("Tensor is stored in GPU and cannot be converted to NumPy.")
         if self._code == BF16:
-            raise TritonModelException(f"tensor '{self._name}': numpy has no BF16; use to_dlpack")
+            raise TritonModelException("Tensor dtype is BF16 and cannot be converted to numpy; use to_dlpack")
         return self._array
 
     def to_dlpack(self) -> Any:
@@ -69,6 +70,7 @@ class Tensor:
             raise TritonModelException("DLPack does not have support for string tensors.")
         if self._foreign is not None:
             return self._foreign.__dlpack__()
+        _require_dlpack()
         array = self._array
         if not array.flags.writeable or not array.dtype.isnative:  # numpy exports no other
             array = array.astype(array.dtype.newbyteorder("="))
@@ -100,9 +102,10 @@ class Tensor:
             raise TritonModelException(
                 "Provided tensor is not supported. Tensor must be a DLPack capsule or have a `__dlpack__` attribute"
             )
-        kind = _CPU if is_capsule else int(tensor.__dlpack_device__()[0])
+        kind = _device_of(tensor) if is_capsule else int(tensor.__dlpack_device__()[0])
         if kind not in (_CPU, _CUDA_HOST):
-            return cls._on_device(name, tensor, kind)
+            return cls._on_device(name, _of_torch(tensor) if kind == _CUDA else tensor, kind)
+        _require_dlpack()
         capsule = tensor if is_capsule else tensor.__dlpack__()
         is_bf16 = _retype(capsule, _BFLOAT, _UINT)
         try:
@@ -145,18 +148,44 @@ class _Capsule:
         return _CPU, 0
 
 
+def _require_dlpack() -> None:
+    """Raises `TritonModelException` where numpy is too old to exchange memory (numpy 1.22 began it)."""
+    if not hasattr(np, "from_dlpack"):
+        raise TritonModelException(f"DLPack needs numpy 1.22 or later in the model's environment, got {np.__version__}")
+
+
+def _pointer(capsule: Any) -> int:
+    """Where the DLTensor of a capsule lies."""
+    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer_of.restype = ctypes.c_void_p
+    pointer_of.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    try:
+        return int(pointer_of(capsule, b"dltensor"))
+    except ValueError:
+        raise TritonModelException("the DLPack capsule has been consumed already") from None
+
+
+def _device_of(capsule: Any) -> int:
+    """The kind of memory that a capsule holds, as DLDeviceType numbers it."""
+    return ctypes.c_int32.from_address(_pointer(capsule) + _DEVICE_AT).value
+
+
+def _of_torch(tensor: Any) -> Any:
+    """GPU memory as a tensor of torch, which alone is asked to copy from there; raises `TritonModelException`."""
+    if hasattr(tensor, "cpu"):
+        return tensor
+    torch = sys.modules.get("torch")
+    if torch is None:
+        raise TritonModelException("a DLPack tensor on a GPU needs PyTorch: import torch in the model")
+    return torch.utils.dlpack.from_dlpack(tensor)
+
+
 def _retype(capsule: Any, old: int, new: int) -> bool:
     """Calls the elements of a capsule another kind of the same 16 bits; whether they were of the old kind.
 
     numpy has no BF16, so that its bits cross as unsigned integers.
     """
-    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer_of.restype = ctypes.c_void_p
-    pointer_of.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    try:
-        pointer = pointer_of(capsule, b"dltensor")
-    except ValueError:
-        raise TritonModelException("the DLPack capsule has been consumed already") from None
+    pointer = _pointer(capsule)
     code, bits = (ctypes.c_uint8 * 2).from_address(pointer + _TYPE_AT)
     if (code, bits) != (old, 16):
         return False

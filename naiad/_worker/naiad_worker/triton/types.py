@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import numpy as np
@@ -60,11 +59,4 @@ def serialize_byte_tensor(input_tensor: Any) -> bytes | None:
 
 def deserialize_bytes_tensor(encoded_tensor: Any) -> Any:
     """The strings of such bytes as a flat array of `bytes`; raises `ValueError` where they break off."""
-    raw = bytes(memoryview(encoded_tensor).cast("B")) if not isinstance(encoded_tensor, bytes) else encoded_tensor
-    at = count = 0
-    while at + 4 <= len(raw):
-        at += 4 + int(struct.unpack_from("<I", raw, at)[0])
-        count += 1
-    if at != len(raw):
-        raise ValueError(f"expected whole strings, each behind its length, got {len(raw)} bytes that break off")
-    return decode_bytes(raw, (count,))
+    return decode_bytes(encoded_tensor, (-1,))

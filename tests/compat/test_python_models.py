@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
+import re
+import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,3 +187,20 @@ def test_every_example_is_tested_and_told_of():
     for name in folders:
         assert f"| [{name}]({name}/1/model.py) |" in told
         assert f"def test_{name}(" in tests
+
+
+def test_the_requests_of_the_readme_are_answered(models):
+    """As they are written, by curl, at the address of this server."""
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("curl is not installed: apt-get install curl")
+    (block,) = re.findall(r"```sh\n(.*?)```", (EXAMPLES / "README.md").read_text("utf-8"), re.DOTALL)
+    answers = {}
+    for line in re.findall(r"^curl .*?'$", block, re.DOTALL | re.MULTILINE):
+        command = [curl, *shlex.split(line.replace("localhost:8000", models.address))[1:]]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        answers[line.partition("/v2/models/")[2].partition("/")[0]] = json.loads(ended.stdout)
+    assert set(answers) == {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
+    assert answers.pop("error_handling") == {"error": "DIVISOR must not be zero"}
+    assert {name for name, answer in answers.items() if "outputs" not in answer} == set(), answers
+    assert answers["parameters"]["outputs"][0]["data"] == [32.0]

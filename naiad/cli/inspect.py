@@ -129,7 +129,7 @@ def _run(found: Found, options: DryRunOptions) -> Preview:
     from naiad.config.preview import after_run
     from naiad.server.describe import by_worker, with_inputs
     from naiad.server.dry_run import answer, description, dry_run
-    from naiad.server.loader import LoadRequest
+    from naiad.server.load_request import LoadRequest
 
     version = int(found.folder.name) if found.folder.name.isdecimal() else 1
     request = LoadRequest(model=found.name, version=version, directory=found.folder.parent, partial=found.partial)

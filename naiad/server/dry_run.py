@@ -27,7 +27,9 @@ from naiad.errors import LoadError
 from naiad.server import threads
 from naiad.server.allowed import worker_environment
 from naiad.server.describe import described
-from naiad.server.loader import AS_WRITTEN, LoadRequest, instead_of_run, load_message, without_paths
+from naiad.server.failures import without_paths
+from naiad.server.load_request import LoadRequest, load_message
+from naiad.server.probing import AS_WRITTEN, instead_of_run
 from naiad.server.reaper import describe_exit
 
 GIB = 1 << 30

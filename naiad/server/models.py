@@ -21,7 +21,9 @@ from naiad.repository.index import ModelDirectory, locate
 from naiad.repository.paths import is_model_name
 from naiad.repository.versions import chosen
 from naiad.server.drains import Drains
-from naiad.server.loader import Loaded, Loader, LoadRequest, Rescaled, without_paths
+from naiad.server.failures import without_paths
+from naiad.server.load_request import LoadRequest
+from naiad.server.loader import Loaded, Loader, Rescaled
 from naiad.server.overrides import Overrides
 from naiad.server.states import LOADING, READY, UNAVAILABLE, UNLOADING, States
 from naiad.server.supervisor import Supervisor

@@ -26,6 +26,7 @@ from naiad.server.loader import Loader, LoaderOptions
 from naiad.server.main_thread import MainThread
 from naiad.server.models import Models, ModelsOptions, Refused
 from naiad.server.options import ServeOptions, cache_byte_size, trace_options
+from naiad.server.starter import StarterOptions
 from naiad.server.states import States
 from naiad.server.supervisor import Supervisor, SupervisorOptions
 
@@ -228,14 +229,15 @@ class InferenceServer:
             allow_paths=options.allow_environment_path,
             environ=dict(os.environ),
         )
-        loader_options = LoaderOptions(
+        starter_options = StarterOptions(
             load_timeout_secs=options.model_load_timeout_secs,
-            complete_configs=not options.disable_auto_complete_config,
-            hold=self._hold,
             backends=self._backends,
             threads=options.model_threads,
             verbose=options.log_verbose > 0,
             interpreters=Interpreters(interpreter_options),
+        )
+        loader_options = LoaderOptions(
+            complete_configs=not options.disable_auto_complete_config, hold=self._hold, starter=starter_options
         )
         models_options = ModelsOptions(
             repositories=options.model_repository,

@@ -354,7 +354,9 @@ def _batch_size(draft: Draft, partial: PartialConfig, largest: int, report: Mapp
     message = draft.message
     batchable, reason = report["batchable"], report["reason"]
     if is_literal(partial) or message.max_batch_size > 0:
-        if message.max_batch_size > 0 and batchable is False:
+        if message.max_batch_size > 0 and report.get("mixed"):
+            draft.notes.append(f"max_batch_size is as written, though rows of a batch do not keep apart: {reason}")
+        elif message.max_batch_size > 0 and batchable is False:
             raise ConfigError(
                 f"{draft.source}: max_batch_size: expected 0, for the model does not batch ({reason}), "
                 f"got {message.max_batch_size} (BATCH_FROZEN); write max_batch_size: 0 into config.pbtxt, "

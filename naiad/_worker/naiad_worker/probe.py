@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from naiad_worker.fill import filled
+from naiad_worker.rows import mixing
 from naiad_worker.tensors import datatype_of
 
 Shapes = dict[str, list[int]]
@@ -64,9 +65,11 @@ class Probe:
     def report(self, *, batched: bool) -> dict[str, Any]:
         """The PROBED message's fields."""
         shapes = self.sample()
-        batchable, reason = None, ""
+        batchable, reason, mixed = None, "", False
         if batched:
             batchable, reason = self._try_batches(shapes)
+            mixed = batchable and bool(reason)
+            batchable = batchable and not mixed
             if batchable:
                 shapes = {name: [1, *dims[1:]] for name, dims in shapes.items()}
         outputs = self.run(shapes)
@@ -81,12 +84,16 @@ class Probe:
             ],
             "batchable": batchable,
             "reason": reason,
+            "mixed": mixed,
             "varying": varying,
             "shapes": shapes,
         }
 
     def _try_batches(self, shapes: Shapes) -> tuple[bool, str]:
-        """Whether the outputs' first dim follows the inputs' at batch 1, 2 and 3."""
+        """Whether the outputs' first dim follows the inputs' at batch 1, 2 and 3, and why one should not batch.
+
+        A reason without a no: the dims follow, but rows do not keep apart.
+        """
         if any(not dims for dims in shapes.values()):
             return False, "an input has no dimension that could be the batch"
         for name, dims in self._declared.items():
@@ -100,7 +107,7 @@ class Probe:
             for name, array in outputs.items():
                 if array.ndim == 0 or array.shape[0] != batch:
                     return False, f"at batch {batch} output '{name}' has shape {list(array.shape)}"
-        return True, ""
+        return True, mixing(self._backend.probe, self._inputs, shapes)
 
     def _try_dims(self, shapes: Shapes, seen: dict[str, list[int]], *, first: int) -> dict[str, list[bool]]:
         """Which other dims may vary: those where runs at twice and three times their size both succeed.
@@ -116,9 +123,12 @@ class Probe:
                 for name in names:
                     scaled[name][place] = size * factor
                 try:
-                    results.append(self.run(scaled))
+                    outputs = self.run(scaled)
                 except Exception:  # it does not vary; that is the answer
                     break
+                if first and any(array.shape[:1] != (1,) for array in outputs.values()):
+                    break  # `view(-1, 784)`: what was longer became more rows
+                results.append(outputs)
             if len(results) < 2:
                 continue
             for name in names:

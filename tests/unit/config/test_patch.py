@@ -97,3 +97,16 @@ def test_a_dictionarys_keys_are_the_inputs_that_are_written():
     assert [entry["name"] for entry in probed.inputs] == ["a", "b"]
     with pytest.raises(ConfigError, match="the file does not tell its inputs"):
         probe_request(written(""), SCRIPTED)
+
+
+@pytest.mark.parametrize(("text", "batch"), [("max_batch_size: 4", 4), ("", 0)])
+def test_rows_that_do_not_keep_apart_are_batched_only_where_that_is_written(text, batch):
+    partial = written(text)
+    seen = {**report("y"), "batchable": False, "mixed": True, "reason": "rows change"}
+    done = complete(partial, pytorch.BACKEND, name="m", report=seen, probed=probe_request(partial, TRACED))
+    assert done.config.max_batch_size == batch
+    assert [note for note in done.notes if "rows" in note] == [
+        "max_batch_size is as written, though rows of a batch do not keep apart: rows change"
+        if batch
+        else "no batching: rows change"
+    ]

@@ -1,0 +1,93 @@
+"""The dry run on functions of numpy: which dims vary, whether rows of a batch keep apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from naiad_worker.probe import Probe
+from naiad_worker.rows import mixing
+from naiad_worker.tensors import Bf16Array
+
+
+class Function:
+    """A backend of one function of arrays by name."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.calls = 0
+
+    def probe(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        self.calls += 1
+        return {"y": self._function(**inputs)}
+
+
+def entry(*dims: int, name: str = "x", datatype: str = "FP32", **more: Any) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "dims": list(dims), **more}
+
+
+def report(function: Callable[..., Any], *inputs: dict[str, Any]) -> dict[str, Any]:
+    return Probe(Function(function), list(inputs)).report(batched=True)
+
+
+# -- rows of a batch --------------------------------------------------------------------------------------------------
+
+
+def half(x: Any) -> Any:
+    """BF16 bits whose last row is the sum of all."""
+    wide = (np.asarray(x).astype(np.uint32) << 16).view(np.float32)
+    return (np.cumsum(wide, 0, dtype=np.float32).view(np.uint32) >> 16).astype(np.uint16).view(Bf16Array)
+
+
+@pytest.mark.parametrize(
+    ("function", "datatype", "mixes"),
+    [
+        (lambda x: x * 2, "FP32", False),
+        (lambda x: np.tanh(x).sum(1, keepdims=True), "FP64", False),
+        (lambda x: np.cumsum(x, 0), "FP32", True),
+        (lambda x: x - x.mean(0), "FP32", True),
+        (lambda x: np.flip(np.cumsum(np.flip(x, 0), 0), 0), "FP32", True),
+        (lambda x: np.cumsum(x, 0).astype(np.float32), "INT64", True),
+        (lambda x: np.cumsum(x, 0), "INT64", False),  # whole numbers may be classes: they tell nothing
+        (lambda x: np.round(x / x.max() * 127) / 127 * x.max(), "FP32", False),  # one scale for a quantised batch
+        (half, "BF16", True),
+        (lambda x: x * np.nan, "FP32", False),
+    ],
+)
+def test_rows_that_change_each_other_are_noticed(function, datatype, mixes):
+    backend = Function(function)
+    said = mixing(backend.probe, [entry(1, 4, datatype=datatype)], {"x": [1, 4]})
+    assert said == ("output 'y' of one row changes with another row of the batch" if mixes else "")
+
+
+def test_a_model_whose_answers_change_by_themselves_tells_nothing():
+    random = np.random.default_rng(0)
+    assert mixing(Function(lambda x: x + random.random(x.shape)).probe, [entry(1, 4)], {"x": [1, 4]}) == ""
+
+
+def test_a_model_that_takes_zeros_only_tells_nothing():
+    def picky(x: Any) -> Any:
+        assert not x.any()
+        return x
+
+    assert mixing(Function(picky).probe, [entry(1, 4)], {"x": [1, 4]}) == ""
+
+
+def test_a_model_that_mixes_rows_does_not_batch_and_its_first_dim_varies():
+    told = report(lambda x: np.cumsum(x, 0), entry(2, 4))
+    assert (told["batchable"], told["mixed"], told["reason"][:10]) == (False, True, "output 'y'")
+    assert told["varying"] == {"x": [True, True]}
+    assert told["outputs"][0]["dims"] == [-1, -1]
+    apart = report(lambda x: x * 2, entry(2, 4))
+    assert (apart["batchable"], apart["mixed"], apart["shapes"]) == (True, False, {"x": [1, 4]})
+
+
+# -- dims that vary ---------------------------------------------------------------------------------------------------
+
+
+def test_a_dim_that_makes_more_rows_does_not_vary():
+    told = report(lambda x: x.reshape(-1, 8), entry(1, 8))
+    assert (told["batchable"], told["varying"]) == (True, {"x": [False, False]})
+    assert told["outputs"][0]["dims"] == [-1, 8]

@@ -22,6 +22,7 @@ FRAMEWORKS = {
     "_torch_aoti": {"torch"},
     "_torch_class": {"torch"},
     "_torch_export": {"torch"},
+    "_torch_guess": {"torch"},
     "_torch_script": {"torch"},
 }
 

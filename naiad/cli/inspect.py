@@ -298,11 +298,14 @@ def _rows(found: Found, seen: Preview) -> Iterator[tuple[str, str, str]]:
         present = {f"{kind}.{tensor.name}" for tensor in getattr(effective, kind)}
         for path in seen.open:
             if path.split(".")[0] == kind and path not in present:
-                yield (
-                    path,
-                    "?",
-                    "dry run at load" if found.backend.reads_signature and kind == "output" else "not known",
-                )
+                yield path, "?", _told_later(found, kind)
+
+
+def _told_later(found: Found, kind: str) -> str:
+    """When something is known that is not known now."""
+    if kind == "output":
+        return "dry run at load" if found.backend.reads_signature else "not known"
+    return "guess at load" if found.signature is not None and found.signature.guessable else "not known"
 
 
 def _origin(seen: Preview, kind: str, path: str) -> str:

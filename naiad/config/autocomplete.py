@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from naiad.backends.base import Backend
-from naiad.config import patch
+from naiad.config import guessed, patch
 from naiad.config.conflicts import Conflict, Sources, Told, find, place_of
 from naiad.config.freeze import freeze
 from naiad.config.message import ModelConfigMessage, number_of, v2_name
@@ -111,23 +111,16 @@ def probe_request(partial: PartialConfig, signature: Signature | None) -> ProbeR
     if message.input:
         return _probe_configured(partial, signature)
     if signature is None or not signature.complete:
-        raise ConfigError(_untold(signature))
+        raise ConfigError(guessed.untold(signature))
     inputs = [_entry(tensor.name, tensor, list(tensor.dims or tensor.shape or ())) for tensor in signature.inputs]
     written_zero = "max_batch_size" in partial.given and message.max_batch_size == 0
     return _request(inputs, signature, batched=not written_zero)
 
 
-def _untold(signature: Signature | None) -> str:
-    names = ", ".join(tensor.name for tensor in signature.inputs) if signature else ""
-    traced = signature is None or signature.backend == "pytorch"
-    takes = "its forward() takes" if traced else "it takes"
-    has = f"{takes} ({names}), but not their shapes" if names else "it does not say what it takes"
-    text = f"the file does not tell its inputs: {has}; write them into config.pbtxt (input: name, data_type, dims)"
-    return text + (", or save the model with torch.jit.trace" if traced else "")
-
-
 def _entry(name: str, told: TensorSignature, dims: list[int]) -> dict[str, Any]:
     entry = {"name": name, "argument": told.name, "datatype": told.datatype, "dims": dims}
+    if told.guesses:
+        return {**entry, "dims": list(told.guesses[0]), "guesses": [list(guess) for guess in told.guesses]}
     if told.dims is None:
         return entry if told.shape is None else {**entry, "traced": list(told.shape)}
     example = {} if told.shape is None else {"example": list(told.shape)}
@@ -297,10 +290,12 @@ def filled(
     message = draft.message
     if report is not None and probed is not None:
         draft.notes += [report["note"]] if "note" in report else []
+        probed = replace(probed, inputs=guessed.sized(probed.inputs, report))
         within_range(draft, probed.max_batch)
         _batch_size(draft, partial, largest_batch(backend, probed.max_batch), report)
         merge_requests(draft, partial, backend)
         fill_inputs(draft, report["varying"], probed)
+        draft.notes += guessed.note(message, probed.inputs)
         _outputs(draft, report, probed)
         draft.conflicts = conflicts_of(partial, probed, report, batching=message.max_batch_size > 0)
     for kind, tensors in (("input", message.input), ("output", message.output)):
@@ -414,7 +409,7 @@ def fill_inputs(draft: Draft, varying: Mapping[str, Any], probed: ProbeRequest) 
         tensor = message.input.add()
         tensor.name = entry["name"]
         tensor.data_type = number_of(entry["datatype"])
-        draft.origins[f"input.{tensor.name}"] = "file"
+        draft.origins[f"input.{tensor.name}"] = guessed.GUESS if "guesses" in entry else "file"
         _fill_dims(draft, tensor, varying, entry)
 
 
@@ -424,7 +419,7 @@ def _fill_dims(draft: Draft, tensor: Any, varying: Mapping[str, Any], entry: Map
     dims = [-1 if at < len(vary) and vary[at] else dim for at, dim in enumerate(entry["dims"])]
     declared = "declared" in entry
     put_dims(tensor, dims[1:] if batching else dims, batching=batching, declared=declared)
-    if any(vary) and not declared:
+    if any(vary) and not declared and "guesses" not in entry:
         draft.origins[f"input.{tensor.name}.dims"] = "dry run"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def line(kind: str, name: str, datatype: str, dims: Sequence[int]) -> str:
+def line(kind: str, name: str, datatype: str, dims: Sequence[int | str]) -> str:
     """An `input` or `output` as one writes it; dims without the batch where the model batches."""
     written = ", ".join(str(dim) for dim in dims)
     return f'{kind} {{ name: "{name}" data_type: TYPE_{datatype} dims: [ {written} ] }}'

@@ -23,11 +23,15 @@ from naiad.config.autocomplete import (
     within_range,
 )
 from naiad.config.conflicts import Conflict
+from naiad.config.guessed import GUESS
 from naiad.config.message import ModelConfigMessage, number_of, v2_name
 from naiad.config.pbtxt import PartialConfig
 from naiad.signature.model import Signature, output_names
 
-GUESS = "guess"
+_UNTOLD = "the file does not tell the shapes of its inputs: "
+_GUESSED = (
+    "a load guesses them from the model's weights, and so does --run; write them into config.pbtxt to be sure of them"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,7 @@ def preview(partial: PartialConfig, backend: Backend, *, name: str, signature: S
         undecided.append("input")
     elif signature is not None:
         undecided += [f"input.{tensor.name}" for tensor in signature.inputs] or ["input"]
-        draft.notes.append("the file does not tell the shapes of its inputs: write them into config.pbtxt to serve it")
+        draft.notes.append(_UNTOLD + (_GUESSED if signature.guessable else "write them into config.pbtxt to serve it"))
     else:
         undecided.append("input")
         draft.notes.append(f"backend '{backend.name}' cannot find out inputs: write them into config.pbtxt to serve it")

@@ -8,6 +8,7 @@ from typing import Any
 
 from naiad.backends.base import Backend
 from naiad.config.described import Described, asked, merged
+from naiad.config.guessed import with_guesses
 from naiad.config.pbtxt import PartialConfig
 from naiad.server.supervisor import Supervisor
 from naiad.server.worker import Worker
@@ -30,12 +31,16 @@ def described(
 
 
 def by_worker(partial: PartialConfig, backend: Backend, signature: Signature | None) -> bool:
-    """Whether the file's inputs are told by its worker, since the server does not read it and nothing is written."""
-    return signature is not None and signature.describes and backend.reads_signature and not partial.message.input
+    """Whether a worker is asked for inputs that nobody has written: the server does not read the file, or in vain."""
+    if signature is None or not backend.reads_signature or partial.message.input:
+        return False
+    return signature.describes or signature.guessable
 
 
 def with_inputs(signature: Signature, told: Mapping[str, Any]) -> Signature:
-    """The signature of a file that only a worker opens, with the inputs that it told; dims hold the batch."""
+    """The signature with the inputs that a worker told, or guessed; dims hold the batch."""
+    if signature.guessable:
+        return with_guesses(signature, told)
     inputs = tuple(
         TensorSignature(
             name=tensor["name"],

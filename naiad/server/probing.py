@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from naiad.config import declared, patch
+from naiad.config import declared, guessed, patch
 from naiad.config.autocomplete import ProbeRequest
 from naiad.errors import LoadError
 from naiad.server.load_request import LoadRequest
@@ -15,7 +15,7 @@ AS_WRITTEN = "a dry run with zeros fails (%s); the configuration tells everythin
 def probe_failure(request: LoadRequest, probed: ProbeRequest, error: LoadError) -> LoadError:
     """What a model raised in its dry run, with the inputs that it was given."""
     shapes = ", ".join(f"{entry['name']} {entry['datatype']} {entry['dims']}" for entry in probed.inputs)
-    fix = error.fix or patch.of_traced(probed.inputs, batched=probed.batched)
+    fix = error.fix or guessed.refusal(probed.inputs) or patch.of_traced(probed.inputs, batched=probed.batched)
     fix = fix or "check the inputs in config.pbtxt against what the model was traced with"
     cause = f"a dry run with zeros ({shapes}) fails: {error.cause}"
     failure = LoadError(model=request.model, version=request.version, stage="probe", cause=cause, fix=fix)

@@ -22,11 +22,13 @@ class TensorSignature:
     """Where it stands in the call, which is a name, too: `ARGS[0]`, `KWARGS[mask]`; "" where that says nothing more."""
     by_convention: bool = False
     """Whether the datatype is Naiad's convention and not the file's word: a configuration may choose another."""
+    guesses: tuple[tuple[int, ...], ...] = ()
+    """What a worker takes the dims for, the likeliest first, the batch included; -1 is a size to be found by runs."""
 
     @property
     def known(self) -> bool:
-        """Whether the datatype and some shape are told."""
-        return self.datatype is not None and (self.shape is not None or self.dims is not None)
+        """Whether the datatype and some shape are told, or guessed."""
+        return self.datatype is not None and (self.shape is not None or self.dims is not None or bool(self.guesses))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,8 @@ class Signature:
     """The largest batch that the file allows; None where it sets no bound."""
     describes: bool = False
     """Whether the model's own code tells what it takes, when it is loaded."""
+    guessable: bool = False
+    """Whether a worker can guess, from the model's weights, inputs that the file does not tell."""
     warnings: tuple[str, ...] = field(default=())
 
     @property

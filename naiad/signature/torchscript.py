@@ -50,11 +50,13 @@ def read_torchscript(archive: zipfile.ZipFile, top: str) -> Signature:
             )
         )
     kind = "traced" if record is not None else "scripted, or traced without its inputs"
+    guessable = any(not tensor.known and tensor.type in ("Tensor", "Optional[Tensor]") for tensor in inputs)
     return Signature(
         format=f"TorchScript ({kind})",
         backend="pytorch",
         inputs=tuple(inputs),
         output_type=output_type,
+        guessable=guessable,
         warnings=tuple(warnings),
     )
 

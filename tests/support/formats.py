@@ -377,7 +377,6 @@ FORMATS: tuple[Format, ...] = (
         file="model.pt",
         make=_scripted,
         load=_by_torch(_load_torchscript),
-        config=_io("pytorch", 32, NARROW, ("x", "OUTPUT__0")),
         **TORCH,
     ),
     Format(

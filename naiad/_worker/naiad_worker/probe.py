@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from naiad_worker.fill import filled
 from naiad_worker.rows import mixing
+from naiad_worker.sizes import SIZES, Shapes, guesses, known, sized
 from naiad_worker.tensors import datatype_of
 
-Shapes = dict[str, list[int]]
 BATCHES = (1, 2, 3)
-SIZES = (32, 64, 256, 224, 1, 16000)
-"""What open dims are tried at: images and texts, then single elements, then a second of sound."""
+SEARCH_SECS = 30
+"""How long a size is looked for; each try is a run of the model."""
 
 
 class Probe:
@@ -24,6 +25,7 @@ class Probe:
         self._declared = {t["name"]: t["dims"] for t in inputs if t.get("declared")}
         # Where the user writes a size, no other one is of interest: outputs are told as they are at that size.
         self._fixed = {t["name"]: t["fixed"] for t in inputs if t.get("fixed")}
+        self._guesses = any("guesses" in t for t in inputs)
 
     def run(self, shapes: Shapes) -> dict[str, Any]:
         """Outputs by name; whatever the model raises passes through."""
@@ -62,9 +64,38 @@ class Probe:
         assert failure is not None
         raise failure
 
+    def _guessed(self, *, batched: bool) -> Shapes:
+        """The first guess at which the model runs and batches, else at which it runs.
+
+        A size at which the batch does not follow is a wrong one for many models: `view(-1, 400)` makes rows of what is
+        left over.
+        """
+        runs: Shapes | None = None
+        first: tuple[Shapes, Exception] | None = None
+        end = time.monotonic() + SEARCH_SECS
+        tried = 0
+        for shapes in guesses(self._inputs):
+            if time.monotonic() > end:
+                break
+            tried += 1
+            try:
+                self.run(shapes)
+            except Exception as error:  # the model's own error, of any class
+                first = first or (shapes, error)
+                continue
+            if not batched or self._try_batches(shapes) == (True, ""):
+                return shapes
+            runs = runs or shapes
+        if runs is None:
+            assert first is not None
+            shapes, error = first
+            raise RuntimeError(f"none of {tried} guessed shapes runs; at {shapes}: {one_line(error)}") from error
+        return runs
+
     def report(self, *, batched: bool) -> dict[str, Any]:
         """The PROBED message's fields."""
-        shapes = self.sample()
+        shapes = self._guessed(batched=batched) if self._guesses else self.sample()
+        self._fixed.update(known(self._inputs, shapes))
         batchable, reason, mixed = None, "", False
         if batched:
             batchable, reason = self._try_batches(shapes)
@@ -152,11 +183,6 @@ class Probe:
                     varying[name][place] = declared is not None
                     groups.setdefault((place, dims[place]), []).append(name)
         return groups
-
-
-def sized(dims: list[int], size: int) -> list[int]:
-    """Dims as a shape: the first, if it is open, as 1, and the other open ones as `size`."""
-    return [dim if dim >= 0 else size if place else 1 for place, dim in enumerate(dims)]
 
 
 def one_line(error: BaseException) -> str:

@@ -84,8 +84,9 @@ def test_a_file_that_does_not_tell_its_inputs_says_what_to_write():
     with pytest.raises(ConfigError) as caught:
         probe_request(written(""), SCRIPTED)
     assert str(caught.value) == (
-        "the file does not tell its inputs: its forward() takes (x, n), but not their shapes; "
-        "write them into config.pbtxt (input: name, data_type, dims), or save the model with torch.jit.trace"
+        "the file does not tell its inputs: its forward() takes (x, n), but not their shapes (CONFIG_INVALID); "
+        'write input { name: "x" data_type: TYPE_… dims: [ … ] } input { name: "n" data_type: TYPE_INT64 dims: [ 1 ] } '
+        "into config.pbtxt, or save the model with torch.jit.trace"
     )
 
 

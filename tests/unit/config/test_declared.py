@@ -151,8 +151,8 @@ def test_a_file_without_shapes_says_what_to_write():
     with pytest.raises(ConfigError) as caught:
         probe_request(pbtxt.empty(), file_of([("x", "FP32", None)], []))
     assert str(caught.value) == (
-        "the file does not tell its inputs: it takes (x), but not their shapes; "
-        "write them into config.pbtxt (input: name, data_type, dims)"
+        "the file does not tell its inputs: it takes (x), but not their shapes (CONFIG_INVALID); "
+        'write max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [ … ] } into config.pbtxt'
     )
 
 

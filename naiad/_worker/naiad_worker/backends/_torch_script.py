@@ -11,30 +11,35 @@ _DICTIONARY = "Dict[str, Tensor]"
 _SCALARS = {"int": int, "float": float, "bool": bool}
 
 
-def load(place: Place) -> Runner:
-    """Raises `LoadFailure` for what torch does not take as TorchScript."""
+def module(place: Place) -> Any:
+    """The module, ready to run; raises `LoadFailure` for what torch does not take as TorchScript."""
     import torch
 
     with loading(place.file), warnings.catch_warnings():
         # TorchScript is deprecated, still loads, and is what the user has.
         warnings.simplefilter("ignore")
-        module = torch.jit.load(place.path, map_location=place.device)
-    module.eval()
-    arguments = module.forward.schema.arguments[1:]
+        found = torch.jit.load(place.path, map_location=place.device)
+    return found.eval()
+
+
+def load(place: Place) -> Runner:
+    """Raises `LoadFailure` for what torch does not take as TorchScript."""
+    script = module(place)
+    arguments = script.forward.schema.arguments[1:]
     kinds = [str(argument.type) for argument in arguments]
     names = [argument.name for argument in arguments]
     if kinds == [_DICTIONARY]:
-        return Runner(module, names, {}, keyed=True)
+        return Runner(script, names, {}, keyed=True)
     scalars = [_SCALARS.get(kind) for kind in kinds]
     if not any(scalars):
-        return Runner(lambda tensors: module(*tensors), names, {})
+        return Runner(lambda tensors: script(*tensors), names, {})
 
     def call(tensors: list[Any]) -> Any:
         """Numbers are tensors of one element on the way, and numbers for the model."""
         values = [
             kind(tensor.item()) if kind and tensor is not None else tensor for kind, tensor in zip(scalars, tensors)
         ]
-        return module(*values)
+        return script(*values)
 
     return Runner(call, names, {})
 

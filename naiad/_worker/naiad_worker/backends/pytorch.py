@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from naiad_worker.backends import LoadFailure, LoadSpec, _torch_aoti, _torch_class, _torch_export, _torch_script
+from naiad_worker.backends import (
+    LoadFailure,
+    LoadSpec,
+    _torch_aoti,
+    _torch_class,
+    _torch_export,
+    _torch_guess,
+    _torch_script,
+)
 from naiad_worker.backends._torch_common import CUDA, ON_GPU, Place, Runner, named
 from naiad_worker.backends._torch_settings import Settings, apply
 from naiad_worker.tensors import Bf16Array
@@ -22,6 +30,24 @@ def preimport() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def describe(spec: LoadSpec) -> dict[str, Any]:
+    """What a TorchScript file is guessed to take: each argument, with `datatype` and `dims` where there is a guess.
+
+    Raises `LoadFailure`.
+    """
+    import torch
+
+    place = Place(os.path.join(spec.directory, spec.file), spec.file, torch.device("cpu"))
+    module = _torch_script.module(place)
+    arguments = module.forward.schema.arguments[1:]
+    told = []
+    for argument, guess in zip(arguments, _torch_guess.guess(module)):
+        kind = str(argument.type)
+        entry = {"name": argument.name, "optional": argument.has_default_value() or kind.startswith("Optional[")}
+        told.append(entry if guess is None else {**entry, "datatype": guess.datatype, "dims": guess.dims})
+    return {"input": told}
 
 
 def load(spec: LoadSpec, place: Place, settings: Settings) -> Runner:

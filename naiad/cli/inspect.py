@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from naiad.cli.output import Exit
+from naiad.cli.output import Exit, fail
 from naiad.errors import ConfigError, LoadError, NaiadError, UnservableFile
 from naiad.repository.paths import shown
 
@@ -50,6 +50,16 @@ class Found:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Where `--run` runs a model."""
+
+    environment: str = ""
+    """A name that counts instead of what the configuration says."""
+    folder: Path | None = None
+    """Of environments; None is the one that `naiad serve` reads where it is not told."""
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command."""
     app.command("inspect")(command)
@@ -68,9 +78,16 @@ def command(
             min=0.1, max=65_536, help="GiB that --run may use [8, or half of the machine's]", show_default=False
         ),
     ] = None,
+    environment: Annotated[str | None, typer.Option(help="environment that --run runs in; see 'naiad env'")] = None,
+    environments: Annotated[
+        Path | None, typer.Option(help="folder of environments, as of 'naiad serve'", show_default=False)
+    ] = None,
 ) -> None:
     """Show what a model file says about itself; without --run nothing is executed. No server is needed."""
-    raise typer.Exit(inspect(path, output, run=_options(timeout, memory) if run else None))
+    if not run and (environment or environments):
+        fail("--environment and --environments say where --run runs the model; add --run", Exit.USAGE)
+    where = Where(environment=environment or "", folder=environments) if run else None
+    raise typer.Exit(inspect(path, output, run=_options(timeout, memory) if run else None, where=where))
 
 
 def _options(timeout: float, memory: float | None) -> DryRunOptions:
@@ -79,7 +96,7 @@ def _options(timeout: float, memory: float | None) -> DryRunOptions:
     return DryRunOptions(timeout_secs=timeout, memory=default_memory() if memory is None else int(memory * GIB))
 
 
-def inspect(path: Path, output: str, *, run: DryRunOptions | None = None) -> int:
+def inspect(path: Path, output: str, *, run: DryRunOptions | None = None, where: Where | None = None) -> int:
     """Prints what is known of the model at `path` as `table`, `json`, `yaml` or `pbtxt`; the exit status."""
     from naiad.config.preview import preview
 
@@ -87,7 +104,7 @@ def inspect(path: Path, output: str, *, run: DryRunOptions | None = None) -> int
         found = find(path)
         seen = preview(found.partial, found.backend, name=found.name, signature=found.signature)
         if run is not None:
-            seen = _run(found, run)
+            seen = _run(found, run, where or Where())
     except (NaiadError, OSError) as error:
         return _refuse(*_reason(error))
     if output == InspectForm.JSON:
@@ -123,30 +140,55 @@ def _reason(error: NaiadError | OSError) -> tuple[str, str, Exit]:
     return cause, fix, code
 
 
-def _run(found: Found, options: DryRunOptions) -> Preview:
+def _run(found: Found, options: DryRunOptions, where: Where) -> Preview:
     """What is known after a dry run; raises `ConfigError` or `LoadError`."""
     from naiad.config.autocomplete import probe_request
     from naiad.config.preview import after_run
     from naiad.server.describe import by_worker, with_inputs
-    from naiad.server.dry_run import answer, description, dry_run
+    from naiad.server.dry_run import answer, description, dry_run, fenced_interpreter
     from naiad.server.load_request import LoadRequest
 
     version = int(found.folder.name) if found.folder.name.isdecimal() else 1
+    found = replace(found, partial=_in_environment(found.partial, where.environment))
     request = LoadRequest(model=found.name, version=version, directory=found.folder.parent, partial=found.partial)
     file = str(found.file.relative_to(found.folder)) if found.file is not None else ""
-    origins: Mapping[str, str] = {}
-    if found.signature is not None and by_worker(found.partial, found.backend, found.signature):
-        told = answer(request, found.backend, (found.folder, file), {}, options=options)
+    place, backend = (found.folder, file), found.backend
+    interpreter = fenced_interpreter(request, backend, environments=_folder(where))
+    options = replace(options, interpreter=interpreter)
+    origins: dict[str, str] = {"parameters": "--environment"} if where.environment else {}
+    if found.signature is not None and by_worker(found.partial, backend, found.signature):
+        told = answer(request, backend, place, {}, options=options)
         found = replace(found, signature=with_inputs(found.signature, told))
-    probed = probe_request(found.partial, found.signature) if found.backend.reads_signature else None
-    if found.signature is not None and found.signature.describes and found.backend.describes:
-        merged = description(request, found.backend, (found.folder, file), options=options)
-        request, origins = replace(request, partial=merged.partial), merged.origins
-    report, note = dry_run(request, found.backend, (found.folder, file), probed=probed, options=options)
+    probed = probe_request(found.partial, found.signature) if backend.reads_signature else None
+    if found.signature is not None and found.signature.describes and backend.describes:
+        merged = description(request, backend, place, options=options)
+        request = replace(request, partial=merged.partial)
+        origins = {**merged.origins, **origins}
+    report, note = dry_run(request, backend, place, probed=probed, options=options)
     run = (probed, report) if probed is not None and report is not None else None
-    seen = after_run(request.partial, found.backend, name=found.name, signature=found.signature, run=run)
+    seen = after_run(request.partial, backend, name=found.name, signature=found.signature, run=run)
     seen = replace(seen, origins={**seen.origins, **origins})
     return replace(seen, notes=(*seen.notes, note)) if note else seen
+
+
+def _in_environment(partial: PartialConfig, name: str) -> PartialConfig:
+    """The configuration with this environment instead of its own; "" leaves it as it is."""
+    from naiad.server.interpreter import NAME, PATH
+
+    if not name:
+        return partial
+    message = type(partial.message)()
+    message.CopyFrom(partial.message)
+    message.parameters.pop(PATH, None)
+    message.parameters[NAME].string_value = name
+    return replace(partial, message=message, given=partial.given | {"parameters"})
+
+
+def _folder(where: Where) -> Path:
+    from naiad.settings import read
+
+    folder = where.folder or read().state_home / "naiad" / "environments"
+    return folder.expanduser().absolute()
 
 
 def find(path: Path) -> Found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +38,30 @@ class Report:
     missing: tuple[str, ...]
 
 
-def look(python: Path, modules: Sequence[str], *, environment: Mapping[str, str], where: str) -> Report:
+Start = Callable[[Sequence[str], Mapping[str, str]], tuple[list[str], dict[str, str]]]
+"""Makes of a command and its variables those by which it is started."""
+
+
+def as_it_is(command: Sequence[str], environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Starts a command with nothing before it."""
+    return list(command), dict(environment)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """How an interpreter is started."""
+
+    environment: Mapping[str, str]
+    start: Start = as_it_is
+
+
+def look(python: Path, modules: Sequence[str], begun: Begun, *, where: str) -> Report:
     """Asks an interpreter; raises `Unfit` where it does not run or is too old. `where` is what messages call it."""
+    command, environment = begun.start([str(python), "-I", "-c", _QUESTION, *modules], begun.environment)
     try:
         done = subprocess.run(
-            [str(python), "-I", "-c", _QUESTION, *modules],
-            env=dict(environment),
+            command,
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_SECONDS,

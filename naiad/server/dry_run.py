@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -14,28 +13,35 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from naiad._worker.naiad_worker.control import Closed, ControlChannel
-from naiad._worker.naiad_worker.restrict import Limits
+from naiad._worker.naiad_worker.restrict import UNRESTRICTED
 from naiad.backends.base import Backend
 from naiad.config.autocomplete import ProbeRequest
 from naiad.config.described import Described
+from naiad.environments.archive import Limits
 from naiad.errors import LoadError
 from naiad.server import threads
 from naiad.server.allowed import worker_environment
 from naiad.server.describe import described
 from naiad.server.failures import without_paths
+from naiad.server.fence import Fence
+from naiad.server.interpreter import NAME, PATH, Interpreter, InterpreterOptions, Interpreters, explained
 from naiad.server.load_request import LoadRequest, load_message
 from naiad.server.probing import AS_WRITTEN, instead_of_run
 from naiad.server.reaper import describe_exit
+from naiad.server.starter import interpreter_of
 
 GIB = 1 << 30
 MOST_MEMORY = 8 * GIB
 FILE_BYTES = 64 << 20
-TASKS = 512
+_FINISH_SECONDS = 600.0
+"""Of the processors, for what a packed environment runs once when it is extracted."""
+_FRAMEWORK = 64 * GIB
+"""Addresses that a framework may map before its model's are counted; most of them are never touched."""
 _NO_MEMORY = re.compile(
     r"out of memory|MemoryError|(cannot|can't|failed to|unable to) allocate|bad_alloc|not enough memory", re.IGNORECASE
 )
@@ -49,11 +55,46 @@ class DryRunOptions:
     timeout_secs: float = 60.0
     memory: int = MOST_MEMORY
     """Bytes beyond what the framework maps itself."""
+    interpreter: Interpreter = field(default_factory=lambda: Interpreter(python=sys.executable))
+    """What it runs under."""
 
 
 def default_memory() -> int:
     """Half of this machine's memory, but no more than 8 GiB."""
     return min(MOST_MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+
+
+def fenced_interpreter(request: LoadRequest, backend: Backend, *, environments: Path) -> Interpreter:
+    """The interpreter that the configuration asks for; it is looked at, and its archive finished, behind the fence.
+
+    Raises `LoadError`. `environments` is the folder of named environments and extracted archives.
+    """
+    message = request.partial.message
+    fence = Fence(memory=MOST_MEMORY, file_bytes=Limits().size, timeout_secs=_FINISH_SECONDS)
+    if PATH in message.parameters or NAME in message.parameters:
+        _check(fence, request)
+    interpreter_options = InterpreterOptions(
+        own=sys.executable,
+        environments=environments,
+        repositories=(request.directory,),
+        allow_paths=True,
+        environ=dict(os.environ),
+        start=fence,
+    )
+    return interpreter_of(Interpreters(interpreter_options), request, backend)
+
+
+def _check(fence: Fence, request: LoadRequest) -> None:
+    """Raises `LoadError` where no fence can be put up, before anything is kept that is half done."""
+    command, variables = fence([sys.executable, "-I", "-c", ""], {})
+    done = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode:
+        raise _unrestricted(done.stderr.decode("utf-8", "replace")).of(request, request.directory)
+
+
+def _unrestricted(said: str) -> _Failed:
+    why = next(iter(said.splitlines()[-1:]), "it cannot be restricted here")
+    return _Failed("start", why, fix="'naiad serve' makes a dry run at load, in a worker without these limits")
 
 
 def dry_run(
@@ -75,8 +116,7 @@ def dry_run(
     message["device"] = {"kind": "cpu"}
     with _started(backend.half(place[1]), count, options) as run:
         try:
-            run.ask(None, "RESTRICTED")
-            run.ask(None, "HELLO")
+            run.begin()
             run.ask({"type": "LOAD", **message}, "LOADED")
             if probed is None:
                 return None, f"the model loads; models of backend '{backend.name}' are not asked what they give"
@@ -108,8 +148,7 @@ def answer(
     message = {**load_message(request, (backend, *place), threads=count), "device": {"kind": "cpu"}, **other}
     with _started(backend.half(place[1]), count, options) as run:
         try:
-            run.ask(None, "RESTRICTED")
-            run.ask(None, "HELLO")
+            run.begin()
             return dict(run.ask({"type": "DESCRIBE", **message}, "DESCRIBED")["config"])
         except _Failed as error:
             raise error.of(request, place[0]) from None
@@ -129,7 +168,7 @@ class _Failed(Exception):
         """The failure of this model."""
         cause = without_paths(self.cause, folder.parent)
         failure = LoadError(model=request.model, version=request.version, stage=self.stage, cause=cause, fix=self.fix)
-        return failure.coded(self.code)
+        return explained(failure.coded(self.code), request.partial.message)
 
 
 class _Run:
@@ -173,6 +212,17 @@ class _Run:
             raise _Failed("load", f"the worker answered {got.get('type')} to {step}")
         return got
 
+    def begin(self) -> None:
+        """Has the framework be there, then bounds the memory from outside: inside, limits cannot be changed."""
+        self.ask(None, "IMPORTED")
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has ended, which the next step says
+            mapped = int(Path(f"/proc/{self._process.pid}/statm").read_text("ascii").split()[0])
+            bound = mapped * resource.getpagesize() + self._options.memory
+            _, hard = resource.prlimit(self._process.pid, resource.RLIMIT_AS)
+            bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+            resource.prlimit(self._process.pid, resource.RLIMIT_AS, (bound, bound))
+        self.ask(None, "HELLO")
+
     def _memory(self) -> _Failed:
         text = f"it needs more than the {self._options.memory / GIB:.3g} GiB of memory that it may use"
         fix = "raise --memory GIB where the model needs that much"
@@ -184,8 +234,11 @@ class _Run:
             fix = "raise --timeout SECONDS where the model is that slow"
             return _Failed("start", text, code="SLOW_START", fix=fix)
         self.kill()
-        status = describe_exit(self._wait())
+        ended = self._wait()
+        status = describe_exit(ended)
         said = self._said()
+        if os.WIFEXITED(ended) and os.WEXITSTATUS(ended) == UNRESTRICTED:
+            return _unrestricted(said)
         if _NO_MEMORY.search(said):
             return self._memory()
         lines = [line for line in said.splitlines() if line.strip()][-5:]
@@ -206,19 +259,20 @@ class _Run:
 @contextlib.contextmanager
 def _started(backend: str, count: int, options: DryRunOptions) -> Iterator[_Run]:
     """A worker of this backend under these limits; it is gone at the end, whatever happened."""
-    cpu_secs = math.ceil(options.timeout_secs * max(1, os.cpu_count() or 1)) + 5
-    limits = Limits(memory=options.memory, cpu_secs=cpu_secs, file_bytes=FILE_BYTES, tasks=TASKS)
+    fence = Fence(memory=options.memory + _FRAMEWORK, file_bytes=FILE_BYTES, timeout_secs=options.timeout_secs)
     extra = {"CUDA_VISIBLE_DEVICES": "", **dict.fromkeys(threads.VARIABLES, str(count))}
+    variables = worker_environment(os.environ, {**extra, **options.interpreter.environment})
     with contextlib.ExitStack() as stack:
         ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
         _unused, data = (stack.enter_context(end) for end in socket.socketpair(type=socket.SOCK_SEQPACKET))
         output = stack.enter_context(tempfile.TemporaryFile())
-        command = [sys.executable, "-m", "naiad_worker.main", "--backend", backend]
+        command = [options.interpreter.python, "-m", "naiad_worker.main", "--backend", backend]
         command += ["--control-fd", str(theirs.fileno()), "--data-fd", str(data.fileno())]
-        command += ["--server-pid", str(os.getpid()), "--limits", json.dumps(limits._asdict())]
+        command += ["--server-pid", str(os.getpid()), "--dry-run"]
+        command, environment = fence(command, variables)
         process = subprocess.Popen(
             command,
-            env=worker_environment(os.environ, extra),
+            env=environment,
             pass_fds=[theirs.fileno(), data.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=output,

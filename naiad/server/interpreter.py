@@ -13,7 +13,7 @@ from typing import Any
 
 from naiad.backends.base import Backend
 from naiad.environments import packed
-from naiad.environments.check import add, look, require
+from naiad.environments.check import Begun, Start, add, as_it_is, look, require
 from naiad.environments.errors import BadArchive, Unfit
 from naiad.environments.leases import Lease
 from naiad.environments.store import Store
@@ -43,6 +43,8 @@ class InterpreterOptions:
     allow_paths: bool
     """Whether a model may bring an environment by `EXECUTION_ENV_PATH`."""
     environ: Mapping[str, str]
+    start: Start = as_it_is
+    """How programs of an environment are started; a dry run starts them behind a fence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,8 @@ class Interpreters:
         if path and prefix.resolve().is_relative_to(directory.resolve()):
             variables["PYTHONDONTWRITEBYTECODE"] = "1"  # a file that appears there is a change of the model to a poll
         try:
-            report = look(python, ("numpy", *backend.needs), environment=self._inherited(variables), where=where)
+            begun = Begun(environment=self._inherited(variables), start=self._options.start)
+            report = look(python, ("numpy", *backend.needs), begun, where=where)
             require(report, backend.needs, backend=backend.name, where=where)
         except Unfit as error:
             raise _without(error, prefix) from None
@@ -135,10 +138,12 @@ class Interpreters:
         if not script.is_file() or script.is_symlink():
             return
         python = _python_of(prefix, "the archive")
+        environment = self._inherited(variables_of(prefix, self._options.environ))
+        command, environment = self._options.start([str(python), "-I", str(script)], environment)
         try:
             done = subprocess.run(
-                [str(python), "-I", str(script)],
-                env=self._inherited(variables_of(prefix, self._options.environ)),
+                command,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=_UNPACK_SECONDS,

@@ -72,13 +72,18 @@ class Starter:
 
     def interpreter(self, request: LoadRequest, backend: Backend) -> Interpreter:
         """The Python that the model runs in; raises `LoadError`."""
-        partial = request.partial
-        try:
-            return self._options.interpreters.choose(partial.message, partial.source, request.directory, backend)
-        except Unfit as error:
-            raise failure(request, "environment", str(error), error.fix) from error
-        except ConfigError as error:
-            raise failure(request, "environment", error.what, error.fix).coded(error.code) from error
-        except (BadArchive, NoSuchEnvironment, OSError) as error:
-            cause = error.strerror or "it cannot be read" if isinstance(error, OSError) else str(error)
-            raise failure(request, "environment", cause, "").coded("ENV_UNUSABLE") from error
+        return interpreter_of(self._options.interpreters, request, backend)
+
+
+def interpreter_of(interpreters: Interpreters, request: LoadRequest, backend: Backend) -> Interpreter:
+    """The Python that a model runs in; raises `LoadError`."""
+    partial = request.partial
+    try:
+        return interpreters.choose(partial.message, partial.source, request.directory, backend)
+    except Unfit as error:
+        raise failure(request, "environment", str(error), error.fix) from error
+    except ConfigError as error:
+        raise failure(request, "environment", error.what, error.fix).coded(error.code) from error
+    except (BadArchive, NoSuchEnvironment, OSError) as error:
+        cause = error.strerror or "it cannot be read" if isinstance(error, OSError) else str(error)
+        raise failure(request, "environment", cause, "").coded("ENV_UNUSABLE") from error

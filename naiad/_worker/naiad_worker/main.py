@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import sys
@@ -12,7 +11,7 @@ import time
 import traceback
 from typing import Any
 
-from naiad_worker import PROTOCOL, backends, process, restrict
+from naiad_worker import PROTOCOL, backends, process
 from naiad_worker.codes import code_of
 from naiad_worker.control import Closed, ControlChannel
 from naiad_worker.listing import Listing
@@ -52,19 +51,14 @@ class Worker:
             else:
                 self._control.send(_failed("load", f"unknown message '{kind}'", "", ""))
 
-    def restricted(self, limits: restrict.Limits) -> bool:
-        """Imports the framework, which may map as much as it needs, then puts up the fence; whether it stands."""
+    def imported(self) -> bool:
+        """Imports the framework and says so, since a dry run's memory is counted from there; whether that works."""
 
-        def fence(_message: dict[str, Any]) -> dict[str, Any]:
+        def step(_message: dict[str, Any]) -> dict[str, Any]:
             backends.backend(self._name).preimport()
-            try:
-                restrict.restrict(limits)
-            except (restrict.Unrestricted, OSError, ValueError) as error:
-                fix = "'naiad serve' makes a dry run at load, in a worker without these limits"
-                raise backends.LoadFailure(f"it cannot be restricted here: {error}", fix) from error
-            return {"type": "RESTRICTED"}
+            return {"type": "IMPORTED"}
 
-        return self._guarded("start", fence, {})
+        return self._guarded("start", step, {})
 
     def _guarded(self, stage: str, step: Any, message: dict[str, Any]) -> bool:
         """Runs a step; whatever it raises becomes one FAILED message and never ends the worker."""
@@ -167,14 +161,14 @@ def _failed(stage: str, cause: str, fix: str, trace: str) -> dict[str, Any]:
     return {"type": "FAILED", "stage": stage, "cause": cause, "fix": fix, "traceback": trace}
 
 
-def serve(control_fd: int, data_fd: int, backend: str, limits: restrict.Limits | None = None) -> None:
-    """Runs a worker on inherited descriptors and ends the process; with limits it is fenced in before any model."""
+def serve(control_fd: int, data_fd: int, backend: str, *, dry_run: bool = False) -> None:
+    """Runs a worker on inherited descriptors and ends the process; in a dry run it says when it has its framework."""
     control = ControlChannel(socket.socket(fileno=control_fd))
     data = socket.socket(fileno=data_fd)
     worker = Worker(control, data, backend)
     status = 0
     try:
-        if limits is None or worker.restricted(limits):
+        if not dry_run or worker.imported():
             status = 0 if worker.run() else 1
             worker.finalize()
     except Closed:
@@ -195,13 +189,13 @@ def main() -> None:
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--data-fd", type=int, required=True)
     parser.add_argument("--server-pid", type=int, required=True)
-    parser.add_argument("--limits", type=lambda text: restrict.Limits(**json.loads(text)))
+    parser.add_argument("--dry-run", action="store_true")
     options = parser.parse_args()
     process.die_with_parent(options.server_pid)
     process.prefer_for_oom()
     process.leave_signals_to_server()
     process.close_all_but({options.control_fd, options.data_fd})
-    serve(options.control_fd, options.data_fd, options.backend, options.limits)
+    serve(options.control_fd, options.data_fd, options.backend, dry_run=options.dry_run)
 
 
 if __name__ == "__main__":

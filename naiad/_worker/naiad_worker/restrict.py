@@ -86,6 +86,10 @@ MACHINES = {
 }
 
 
+UNRESTRICTED = 70
+"""Exit status of a program before which the fence cannot be put up; the last line of its errors says why."""
+
+
 class Limits(NamedTuple):
     """How much of the machine a process gets."""
 

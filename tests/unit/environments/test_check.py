@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from naiad.environments.check import add, look, require
+from naiad.environments.check import Begun, add, look, require
 from naiad.environments.errors import Unfit, WrongSpecification
 from naiad.environments.interpreters import find, fits, installed, own, version_of
 
@@ -19,13 +19,13 @@ def script(path: Path, text: str) -> Path:
 
 
 def test_a_good_one():
-    report = look(Path(sys.executable), ("numpy", "torchvision_zz"), environment={}, where="x")
+    report = look(Path(sys.executable), ("numpy", "torchvision_zz"), Begun(environment={}), where="x")
     assert report.version == ".".join(map(str, sys.version_info[:3]))
     assert report.missing == ("torchvision_zz",)
 
 
 def test_what_is_missing_is_named_with_the_line_to_add():
-    report = look(Path(sys.executable), ("sklearn_zz", "numpy_zz"), environment={}, where="environment 'x'")
+    report = look(Path(sys.executable), ("sklearn_zz", "numpy_zz"), Begun(environment={}), where="environment 'x'")
     with pytest.raises(Unfit) as caught:
         require(report, ("sklearn_zz",), backend="sklearn", where="environment 'x'")
     assert str(caught.value) == (
@@ -36,7 +36,7 @@ def test_what_is_missing_is_named_with_the_line_to_add():
 
 def test_pythonpath_does_not_count(tmp_path):
     (tmp_path / "elsewhere_zz.py").touch()
-    report = look(Path(sys.executable), ("elsewhere_zz",), environment={"PYTHONPATH": str(tmp_path)}, where="x")
+    report = look(Path(sys.executable), ("elsewhere_zz",), Begun(environment={"PYTHONPATH": str(tmp_path)}), where="x")
     assert report.missing == ("elsewhere_zz",)
 
 
@@ -51,14 +51,14 @@ def test_pythonpath_does_not_count(tmp_path):
 )
 def test_a_broken_one(tmp_path, text, says):
     with pytest.raises(Unfit, match="ENV_UNUSABLE") as caught:
-        look(script(tmp_path / "python", text), (), environment={}, where="x")
+        look(script(tmp_path / "python", text), (), Begun(environment={}), where="x")
     assert says in str(caught.value)
 
 
 def test_one_that_is_no_program(tmp_path):
     (tmp_path / "python").write_text("x")
     with pytest.raises(Unfit, match="Permission denied"):
-        look(tmp_path / "python", (), environment={}, where="x")
+        look(tmp_path / "python", (), Begun(environment={}), where="x")
 
 
 def test_own_is_found_without_a_search():

@@ -40,6 +40,10 @@ def up(
     ] = None,
     advertise: Annotated[str | None, typer.Option(help="name or address in the URLs that are given out")] = None,
     root: Annotated[list[Path] | None, typer.Option(help="folder that models may be read from (default: here)")] = None,
+    fetch_allow: Annotated[
+        list[str] | None,
+        typer.Option(help="host or network, not a public one, that environments may be fetched from; repeatable"),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="return when ready")] = False,
     state: State = None,
     output: Output = Form.TABLE,
@@ -62,6 +66,7 @@ def up(
         "allowed_host": allowed_host or [],
         "advertise": advertise,
         "root": [str(path) for path in _roots(root)],
+        "fetch_allow": _reachable(fetch_allow or []),
     }
     if detach:
         _detached(folder, arguments, output)
@@ -75,6 +80,17 @@ def _roots(named: list[Path] | None) -> list[Path]:
         if not path.is_dir():
             fail(f"--root '{path}' is not a folder", Exit.USAGE)
     return roots
+
+
+def _reachable(named: list[str]) -> list[str]:
+    from naiad.environments.reach import Reach
+    from naiad.errors import ConfigError
+
+    try:
+        Reach(named)
+    except ConfigError as error:
+        fail(f"--fetch-allow: {error}", Exit.USAGE)
+    return named
 
 
 def _foreground(folder: StateFolder, arguments: dict[str, Any], output: Form, ready_fd: int | None) -> None:
@@ -105,6 +121,7 @@ def _foreground(folder: StateFolder, arguments: dict[str, Any], output: Form, re
             port=arguments["port"],
             allowed_hosts=hosts,
             roots=tuple(Path(path) for path in arguments["root"]),
+            fetch_allow=tuple(arguments["fetch_allow"]),
             advertise=arguments["advertise"],
         ),
         runtime,
@@ -166,7 +183,7 @@ def _spawn(folder: StateFolder, arguments: dict[str, Any]) -> None:
     for name in ("host", "port", "http_port", "grpc_port", "advertise"):
         if arguments[name] is not None:
             command += [f"--{name.replace('_', '-')}", str(arguments[name])]
-    for name in ("allowed_host", "root"):
+    for name in ("allowed_host", "root", "fetch_allow"):
         for value in arguments[name]:
             command += [f"--{name.replace('_', '-')}", value]
     with (folder.logs / "up.log").open("ab") as log:

@@ -38,6 +38,7 @@ from naiad.control.services.sources import Sources
 from naiad.control.services.store import ServiceStore
 from naiad.control.state import Lock, StateFolder, write_private
 from naiad.control.store import ServiceRow, Store, sqlite_url
+from naiad.environments.reach import Reach
 from naiad.environments.store import Store as Builds
 from naiad.errors import NaiadError
 from naiad.runtimes.base import Runtime
@@ -61,6 +62,8 @@ class PlatformOptions:
     port: int = 8080
     allowed_hosts: tuple[str, ...] = ()
     roots: tuple[Path, ...] = ()
+    fetch_allow: tuple[str, ...] = ()
+    """Hosts and networks that environments may be fetched from although they are not public."""
     advertise: str | None = None
     most_upload_bytes: int = 64 << 30
 
@@ -85,8 +88,11 @@ class Platform:
         self._service_loop = Loop([ServiceReconciler(parts, self._busy)], name="naiad-services")
         self.environments = EnvironmentStore(self._store)
         self._builds = Builds(state.environments)
+        self._reach = Reach(options.fetch_allow)
         self._building = Busy(workers=2, done=self._wake)
-        wanted = EnvironmentParts(environments=self.environments, builds=self._builds, pinned=self.services.pinned)
+        wanted = EnvironmentParts(
+            environments=self.environments, builds=self._builds, reach=self._reach, pinned=self.services.pinned
+        )
         self._environment_loop = Loop([EnvironmentReconciler(wanted, self._building)], name="naiad-environments")
         self._socket: socket.socket | None = None
         self._server: _Server | None = None
@@ -192,7 +198,9 @@ class Platform:
             reach=urls.service,
             settle=self.settle,
         )
-        environments = EnvironmentRoom(store=self.environments, builds=self._builds, roots=self._options.roots)
+        environments = EnvironmentRoom(
+            store=self.environments, builds=self._builds, roots=self._options.roots, reach=self._reach
+        )
         return services, KeyRoom(store=self.keys, settle=self.settle), environments
 
     def _wake(self) -> None:

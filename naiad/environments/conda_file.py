@@ -14,7 +14,12 @@ from naiad.environments.errors import WrongSpecification
 _KNOWN = ("name", "channels", "dependencies", "prefix")
 MAX_BRACKETS = 1000
 """More than a file has that lists packages; the parser's time grows with their square."""
-_PYTHON = re.compile(r"python([\s=<>!~]|$)")
+# No URL, path or file: each would be fetched from wherever it points to, past the channels.
+_PACKAGE = re.compile(
+    r"(?:[A-Za-z0-9][A-Za-z0-9._-]*::)?(?P<name>[A-Za-z0-9_][A-Za-z0-9._-]*)(?:[ =<>!~][A-Za-z0-9 =<>!~,|*.+_()-]*)?",
+    re.ASCII,
+)
+_FILES = (".conda", ".tar.bz2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +47,9 @@ def read(text: str) -> CondaFile:
             requirements += _texts(_list(entry, "pip"), "pip")
         else:
             packages += _texts([entry], "dependencies", first=place)
+    names = {entry: _package(entry) for entry in packages}
     channels = tuple(name for name in _texts(_list(document, "channels"), "channels") if name != "nodefaults")
-    dependencies = tuple(entry for entry in packages if not _PYTHON.match(entry))
+    dependencies = tuple(entry for entry in packages if names[entry] != "python")
     return CondaFile(channels=channels, dependencies=dependencies, pip=tuple(requirements))
 
 
@@ -66,6 +72,15 @@ def _parsed(text: str) -> dict[Any, Any]:
     if not isinstance(document, dict):
         raise WrongSpecification("spec", "expected channels and dependencies, got no mapping")
     return document
+
+
+def _package(entry: str) -> str:
+    """The name of the package that an entry asks for; raises `WrongSpecification` for anything but name and version."""
+    match = _PACKAGE.fullmatch(entry)
+    if match is None or entry.endswith(_FILES):
+        text = f"dependencies: expected a package such as 'numpy>=2' or 'conda-forge::numpy=2.1', got '{entry[:80]}'"
+        raise WrongSpecification("spec", text)
+    return match["name"].lower()
 
 
 def _list(document: dict[Any, Any], key: str) -> list[Any]:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from naiad.environments import conda_file
 from naiad.environments.errors import WrongSpecification
 
 MANAGERS = ("PIP", "CONDA")
@@ -16,8 +18,12 @@ OLDEST = (3, 9)
 MOST_TEXT = 256 << 10
 _PYTHON = re.compile(r"3\.(\d{1,3})(\.\d{1,3})?", re.ASCII)
 _REQUIREMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
-_CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}|(https?|file)://[^\s@]{1,1000}", re.ASCII)
-_URL = re.compile(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", re.ASCII)
+_CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)*", re.ASCII)
+_FOLDER = re.compile(r"file://(/[A-Za-z0-9._+~-]+)+/?", re.ASCII)
+# What two readers of URLs may read in two ways has no place in it: users, '\\', queries, fragments.
+_URL = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~+%/-]*)?", re.ASCII)
+_LICENSED = {"defaults", "main", "free", "r", "pro", "msys2", "anaconda", "pkgs"}
+_ANACONDA = re.compile(r"https?://(?:conda\.|repo\.)?anaconda\.(?:org|com)(?::\d+)?/+(.*)", re.IGNORECASE)
 _HASH = re.compile(r"\s--hash=sha(256|384|512):[0-9a-f]+")
 _FIELD_OF_OPTION = {
     "-i": "index_url",
@@ -80,6 +86,10 @@ def check(specification: Specification) -> None:
     check_channels(specification.channels)
     if specification.manager == "PIP":
         check_requirements(specification.text)
+    else:
+        file = conda_file.read(specification.text)
+        check_channels(file.channels)
+        check_requirements("\n".join(file.pip))
 
 
 def check_python(text: str) -> None:
@@ -94,9 +104,13 @@ def check_python(text: str) -> None:
 def check_channels(channels: tuple[str, ...]) -> None:
     """Raises `WrongSpecification` for a channel that cannot be one, or that needs a licence."""
     for channel in channels:
-        if not _CHANNEL.fullmatch(channel):
-            raise WrongSpecification("channels", f"expected a channel's name or URL, got '{channel[:80]}'")
-        if channel in ("defaults", "main", "anaconda") or "repo.anaconda.com" in channel:
+        is_local = _CHANNEL.fullmatch(channel) or _FOLDER.fullmatch(channel)
+        if not (is_local or _is_url(channel)) or ".." in channel.split("/"):
+            text = f"expected a channel's name, https://HOST/PATH or file:///FOLDER, got '{channel[:80]}'"
+            raise WrongSpecification("channels", text)
+        hosted = _ANACONDA.fullmatch(channel)
+        name = hosted[1] if hosted else channel
+        if "repo.anaconda.com" in channel.lower() or name.split("/")[0].lower() in _LICENSED:
             raise WrongSpecification(
                 "channels", f"'{channel}' may need a licence of its owner; use conda-forge or a channel of your own"
             )
@@ -105,6 +119,8 @@ def check_channels(channels: tuple[str, ...]) -> None:
 def check_requirements(text: str) -> None:
     """Raises `WrongSpecification` with the line that is refused: options, paths, URLs (D7)."""
     for number, line in requirement_lines(text):
+        if not line.replace("\t", " ").isprintable():
+            raise WrongSpecification("spec", f"line {number}: expected text, got a control character: {line[:80]!a}")
         bare = _HASH.sub("", line)
         option = bare.split()[0].partition("=")[0] if bare.startswith("-") else ""
         if option:
@@ -117,8 +133,8 @@ def check_requirements(text: str) -> None:
                 f"line {number}: '{bare[:80]}' names a file or URL; name a version, and where it lies in find_links",
             )
         if name_of(bare) is None or " --" in bare:
-            text = f"line {number}: expected a requirement such as six>=1.16, got '{bare[:80]}'"
-            raise WrongSpecification("spec", text)
+            words = f"line {number}: expected a requirement such as six>=1.16, got '{bare[:80]}'"
+            raise WrongSpecification("spec", words)
 
 
 def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -145,6 +161,13 @@ def name_of(requirement: str) -> str | None:
 
 
 def _check_url(field: str, url: str) -> None:
-    if not _URL.fullmatch(url):
+    if not _is_url(url):
         extra = "; a password goes into ~/.netrc" if "@" in url else ""
         raise WrongSpecification(field, f"expected https://HOST/PATH without user, query or fragment{extra}")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        return _URL.fullmatch(text) is not None and urlsplit(text).port != 0
+    except ValueError:  # an address or a port that is none
+        return False

@@ -199,6 +199,7 @@ class Store:
 
     def _built(self, named: Named, tools: Tools) -> Build:
         specification = named.specification
+        check(specification)  # it may be older than a rule
         if specification.manager == "CONDA":
             plan = conda.solve(specification, tools)
             return self._kept(plan.lock, plan.python, lambda place: conda.install(plan, place, tools), tools)

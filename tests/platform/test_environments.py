@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -116,6 +119,10 @@ def test_what_cannot_be_is_refused_and_named(platform, wanted):
         ({"manager": "CONDA", "channels": ["defaults"], "spec": ""}, "channels", "licence"),
         ({"manager": "CONDA", "spec": "channels: [ 'file:///etc' ]\n"}, "spec", "named by the field 'channels'"),
         ({"manager": "CONDA", "channels": ["file:///etc"], "spec": ""}, "channels[0]", "is not under a folder"),
+        ({"index_url": "https://169.254.169.254/latest"}, "index_url", "is no public one"),
+        ({"find_links": ["http://127.0.0.1:9/"]}, "find_links", "naiad up --fetch-allow HOST"),
+        ({"channels": ["https://[::1]/x"], "manager": "CONDA", "spec": ""}, "channels", "is no public one"),
+        ({"manager": "CONDA", "spec": "dependencies: [ 'file:///etc/x-1-0.conda' ]"}, "spec", "expected a package"),
         ({"pyhton": "3.12"}, "pyhton", "did you mean 'python'?"),
     ):
         answer = client.post("/api/v1/environments", json=wanted | change)
@@ -143,6 +150,34 @@ def test_what_reaches_further_needs_an_administrator(platform, wanted):
         answer = client.post("/api/v1/environments", json=plain | change)
         assert answer.status_code == 403, (change, answer.text)
     assert client.post("/api/v1/environments", json=plain).status_code == 201
+
+
+def test_g1_no_build_is_sent_to_a_host_that_is_not_public(make_platform, wanted):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        client = make_platform().client()
+        refused = client.post("/api/v1/environments", json=wanted | {"index_url": f"https://127.0.0.1:{port}/simple"})
+        assert (refused.status_code, refused.json()["code"]) == (422, "SOURCE_NOT_ALLOWED")
+        # Text does not tell of this one that it is an address; the build asks the resolver.
+        fields = {"index_url": f"https://2130706433:{port}/simple", "offline": False}
+        assert client.post("/api/v1/environments", json=wanted | fields).status_code == 201
+        status = settled(client, "small")["status"]
+        assert (status["state"], status["problem"]) == ("FAILED", "index_url: host '2130706433' is no public one")
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_a_listed_host_is_an_index(make_platform, wanted, wheelhouse):
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(wheelhouse))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as index:
+        threading.Thread(target=index.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{index.server_port}/"
+        fields = {"find_links": [place], "index_url": place, "offline": False, "spec": "tiny<2\nnumpy\n"}
+        client = make_platform(fetch_allow=("127.0.0.0/8",)).client()
+        assert client.post("/api/v1/environments", json=wanted | fields).status_code == 201
+        assert settled(client, "small")["status"]["state"] == "READY"
+        index.shutdown()
 
 
 def test_a_service_waits_for_its_environment(platform, wanted):

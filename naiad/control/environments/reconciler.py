@@ -14,6 +14,7 @@ from naiad.control.reconcile import Busy
 from naiad.environments.commands import Stopped
 from naiad.environments.errors import EnvironmentBusy, NoSuchEnvironment
 from naiad.environments.lock import Lock
+from naiad.environments.reach import Reach
 from naiad.environments.specification import Specification
 from naiad.environments.store import READY, Named
 from naiad.environments.store import Store as Builds
@@ -58,6 +59,7 @@ class Parts:
 
     environments: EnvironmentStore
     builds: Builds
+    reach: Reach
     pinned: Callable[[], frozenset[str]]
     """Digests (or their beginnings) that a service version holds to."""
     clock: Callable[[], float] = time.monotonic
@@ -94,6 +96,8 @@ class EnvironmentReconciler:
         try:
             self._parts.builds.put(name, specification_of(fields))
             report(name, wanted.generation, Outcome(state="BUILDING"))
+            if not fields["offline"]:
+                self._parts.reach.check(specification_of(fields))
             named = self._parts.builds.build(name, offline=fields["offline"], pinned=self._parts.pinned())
             report(name, wanted.generation, Outcome(state=READY, built=self._built(named), observed=True))
         except Stopped:

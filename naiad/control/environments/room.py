@@ -10,16 +10,18 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from naiad.control.environments.store import EnvironmentStore
+from naiad.environments.reach import Reach
 from naiad.environments.store import Store as Builds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentRoom:
-    """The store, what was built, and the folders that packages may be read from."""
+    """The store, what was built, and the folders and hosts that packages may come from."""
 
     store: EnvironmentStore
     builds: Builds
     roots: Sequence[Path]
+    reach: Reach
 
 
 def get_room(request: Request) -> EnvironmentRoom:

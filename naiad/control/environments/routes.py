@@ -18,7 +18,8 @@ from naiad.control.paths import under_roots
 from naiad.control.problems import Forbidden, NoSuchResource, Rejected
 from naiad.environments import conda_file
 from naiad.environments.errors import NoSuchEnvironment, WrongSpecification
-from naiad.environments.specification import check, check_channels
+from naiad.environments.reach import ASK, SourceNotAllowed
+from naiad.environments.specification import check
 
 router = APIRouter(prefix="/environments", tags=["environments"])
 
@@ -118,19 +119,25 @@ def _checked(fields: EnvironmentFields, room: EnvironmentRoom, caller: KeyFacts)
         place if "://" in place else str(under_roots(place, room.roots, field=f"find_links[{index}]"))
         for index, place in enumerate(fields.find_links)
     ]
-    for index, channel in enumerate(fields.channels):
-        if channel.startswith("file://"):
-            under_roots(channel.removeprefix("file://"), room.roots, field=f"channels[{index}]")
-    checked = fields.model_copy(update={"find_links": places})
+    channels = [
+        f"file://{under_roots(channel.removeprefix('file://'), room.roots, field=f'channels[{index}]')}"
+        if channel.startswith("file://")
+        else channel
+        for index, channel in enumerate(fields.channels)
+    ]
+    checked = fields.model_copy(update={"find_links": places, "channels": channels})
     try:
-        check(specification_of(checked.model_dump(mode="json")))
+        specification = specification_of(checked.model_dump(mode="json"))
+        check(specification)
+        room.reach.check_urls(specification)
         if fields.manager == "CONDA":
             file = conda_file.read(fields.spec)
-            check_channels(file.channels)
             if "admin" not in caller.scopes and any("://" in channel for channel in file.channels):
                 raise Forbidden("a channel's URL in an environment needs a key of scope 'admin'")
             if any(channel.startswith("file://") for channel in file.channels):
                 raise WrongSpecification("spec", "a channel in a folder is named by the field 'channels'")
+    except SourceNotAllowed as error:
+        raise Rejected.field(error.field, error.message, code="SOURCE_NOT_ALLOWED", fix=ASK) from error
     except WrongSpecification as error:
         raise Rejected.field(error.field, error.message) from error
     return checked

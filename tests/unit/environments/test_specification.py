@@ -67,7 +67,18 @@ def test_d7_a_line_that_could_do_more_is_refused(line, says):
         ({"find_links": ("wheels",)}, "find_links: expected a URL or an absolute path, got 'wheels'"),
         ({"channels": ("defaults",)}, "channels: 'defaults' may need a licence"),
         ({"channels": ("https://repo.anaconda.com/pkgs/main",)}, "may need a licence"),
-        ({"channels": ("a b",)}, "expected a channel's name or URL"),
+        ({"channels": ("a b",)}, "expected a channel's name, https://HOST/PATH or file:///FOLDER"),
+        ({"channels": ("pkgs/main",)}, "may need a licence"),
+        ({"channels": ("https://conda.anaconda.org/main",)}, "may need a licence"),
+        ({"channels": ("file:///srv/x#/../../etc",)}, "expected a channel's name"),
+        ({"channels": ("file:///srv/%2e%2e/etc",)}, "expected a channel's name"),
+        ({"channels": ("file:///srv/../etc",)}, "expected a channel's name"),
+        ({"channels": ("file://host/srv",)}, "expected a channel's name"),
+        ({"index_url": "https://good.test\\.evil.test/"}, "expected https://HOST/PATH"),
+        ({"index_url": "https://[::zz]/"}, "expected https://HOST/PATH"),
+        ({"index_url": "https://x.test:99999/"}, "expected https://HOST/PATH"),
+        ({"text": "six\x00\n"}, "line 1: expected text, got a control character"),
+        ({"manager": "CONDA", "text": "dependencies: [ {pip: [ 'six @ https://x.test' ]} ]"}, "names a file or URL"),
         ({"text": "x" * 300_000}, "spec: expected at most"),
     ],
 )
@@ -145,6 +156,31 @@ def test_lists_may_stand_in_brackets_and_unindented():
 def test_d6_anything_else_is_refused_with_its_place(text, says):
     with pytest.raises(WrongSpecification, match=f"spec: ({says})"):
         conda_file.read(text)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "https://x.test/noarch/evil-1.0-0.conda",
+        "file:///etc/evil-1.0-0.conda",
+        "/etc/evil-1.0-0.conda",
+        "evil[url=https://x.test/noarch/evil-1.0-0.conda]",
+        "https://x.test/channel::evil",
+        "evil[channel=https://x.test]",
+        "evil-1.0-0.conda",
+        "C:\\evil",
+        "evil 1 ../x",
+    ],
+)
+def test_a_conda_package_that_lies_elsewhere_is_refused(entry):
+    with pytest.raises(WrongSpecification, match="expected a package such as 'numpy>=2'"):
+        conda_file.read(f"dependencies:\n- '{entry}'\n")
+
+
+def test_conda_packages_are_names_with_versions_and_pythons_is_overridden():
+    names = ("numpy>=2,<3", "pytorch=2.*=*cuda*", "conda-forge::zlib", "_x_mutex 4.5 2_gnu", "a (>=1)", "python-x")
+    lines = [*names, "python", "python=3.9", "python >=3.10", "conda-forge::python"]
+    assert conda_file.read("dependencies:\n" + "".join(f"- {line}\n" for line in lines)).dependencies == names
 
 
 def test_versions_stay_texts():

@@ -196,7 +196,7 @@ def _summary(document: dict[str, Any]) -> str:
 
 def _row(document: dict[str, Any]) -> Sequence[str]:
     state = document["state"] + (" (last build failed)" if document["problem"] and document["digest"] else "")
-    packages = str(len(document["packages"])) if document["digest"] else "-"
+    packages = str(len(document["packages"])) if document["packages"] else "-"
     users = ",".join(document["used_by"]) or "-"
     built = str(document["built_at"] or "-")[:19].replace("T", " ")
     return [document["name"], state, document["python"] or "-", document["manager"], packages, built, users]

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,10 +17,13 @@ from naiad.cli.output import Exit, fail, progress
 
 if TYPE_CHECKING:
     from naiad.control.environments.schema import Environment, EnvironmentFields
+    from naiad.environments.packed import Extracted
     from naiad.environments.store import Named, Store
     from naiad.sdk.client import Client
 
 _LOOK_SECONDS = 0.2
+_ARCHIVE = "archive/"
+"""Before the digest of an extracted archive, which has no name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +110,13 @@ class FolderPlace:
 
     def all(self) -> list[dict[str, Any]]:
         """All of them."""
-        return [self._document(named) for named in self._store.all()]
+        archives = [_extracted(archive) for archive in self._store.archives.all()]
+        return [*(self._document(named) for named in self._store.all()), *archives]
 
     def get(self, name: str) -> dict[str, Any]:
         """One of them."""
+        if name.startswith(_ARCHIVE):
+            return _extracted(self._store.archives.find(name.removeprefix(_ARCHIVE)))
         return self._document(self._store.get(name))
 
     def log(self, name: str, *, follow: bool) -> Iterator[str]:
@@ -135,7 +142,10 @@ class FolderPlace:
 
     def remove(self, name: str) -> None:
         """Removes one."""
-        self._store.remove(name)
+        if name.startswith(_ARCHIVE):
+            self._store.archives.remove(name.removeprefix(_ARCHIVE))
+        else:
+            self._store.remove(name)
 
     def _built(self, name: str, *, offline: bool) -> dict[str, Any]:
         """Builds in a thread, shows its log meanwhile."""
@@ -186,6 +196,24 @@ class FolderPlace:
         packages = [dataclasses.asdict(package) for package in Lock(self._store.lock_text(named.name)).packages()]
         built = {"python": current.python, "digest": current.digest, "built_at": current.built_at}
         return document | built | {"packages": packages}
+
+
+def _extracted(archive: Extracted) -> dict[str, Any]:
+    """What a model brought as an archive, beside the named environments."""
+    used = datetime.fromtimestamp(archive.last_used, UTC).replace(microsecond=0).isoformat()
+    return {
+        "name": f"{_ARCHIVE}{archive.digest[:12]}",
+        "manager": "ARCHIVE",
+        "archive": archive.archive,
+        "state": "READY",
+        "problem": None,
+        "used_by": ["a server"] if archive.used else [],
+        "python": None,
+        "digest": archive.digest,
+        "last_used": used,
+        "built_at": None,
+        "packages": [],
+    }
 
 
 class PlatformPlace:

@@ -16,13 +16,20 @@ _LOOK_SECONDS = 0.02
 class Lease:
     """Keeps a build from being removed while this object lives; many processes may hold one.
 
-    The file is made with the build, so that a server which may only read can hold it, too.
+    The file is made with the build, so that a server which may only read can hold it, too. `alone` raises
+    `BlockingIOError` while others hold one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, alone: bool = False) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
         self._end = weakref.finalize(self, os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Gives it back before its time."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -32,6 +31,8 @@ from naiad.environments.interpreters import Interpreter
 from naiad.environments.leases import Lease, exclusive
 from naiad.environments.lock import Lock, resolve, with_numpy
 from naiad.environments.names import is_name
+from naiad.environments.packed import Archives
+from naiad.environments.shelf import Shelf, read_json, write_json
 from naiad.environments.specification import Specification, check
 from naiad.errors import NaiadError
 
@@ -77,8 +78,8 @@ class Store:
 
     def __init__(self, root: Path, *, environ: Mapping[str, str] | None = None) -> None:
         self._named = root / "named"
-        self._builds = root / "builds"
-        self.archives = root / "archives"
+        self._builds = Shelf(root / "builds")
+        self.archives = Archives(root / "archives")
         self._running = Running()
         self._environ = dict(os.environ) if environ is None else dict(environ)
 
@@ -102,19 +103,19 @@ class Store:
         folder = self._named / name
         self._named.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(folder / "specification.json", specification.document())
+        write_json(folder / "specification.json", specification.document())
         (folder / "build.log").unlink(missing_ok=True)  # it was about something else
         return self.get(name)
 
     def get(self, name: str) -> Named:
         """One environment; raises `NoSuchEnvironment` that says what there is."""
         folder = self._named / name
-        specification = _read(folder / "specification.json") if is_name(name) else None
+        specification = read_json(folder / "specification.json") if is_name(name) else None
         if specification is None:
             there = ", ".join(f"'{other}'" for other in self._names()) or "none"
             raise NoSuchEnvironment(f"there is no environment '{name[:80]}'; there is {there}")
-        state = _read(folder / "state.json") or {}
-        builds = tuple(Build(**row) for row in state.get("builds", ()) if self._is_whole(row["key"]))
+        state = read_json(folder / "state.json") or {}
+        builds = tuple(Build(**row) for row in state.get("builds", ()) if self._builds.is_whole(row["key"]))
         return Named(
             name=name,
             specification=Specification.of_document(specification),
@@ -125,11 +126,19 @@ class Store:
 
     def all(self) -> list[Named]:
         """All of them, by name."""
-        return [self.get(name) for name in self._names()]
+        found = []
+        for name in self._names():
+            with contextlib.suppress(NoSuchEnvironment):  # it was removed meanwhile
+                found.append(self.get(name))
+        return found
 
     def log(self, name: str) -> Path:
         """The log of the last build, or of the one that runs."""
         self.get(name)
+        return self.log_to_be(name)
+
+    def log_to_be(self, name: str) -> Path:
+        """Where the log of a name's first build will lie."""
         return self._named / name / "build.log"
 
     def lock_text(self, name: str) -> str:
@@ -137,7 +146,7 @@ class Store:
         current = self.get(name).current
         if current is None:
             return ""
-        return (self._builds / f"{current.key}.lock").read_text("utf-8")
+        return (self._builds.root / f"{current.key}.lock").read_text("utf-8")
 
     def remove(self, name: str) -> None:
         """Removes a name, and its builds unless another name has them; raises `EnvironmentBusy` where one is in use."""
@@ -145,7 +154,7 @@ class Store:
         folder = self._named / name
         with self._alone(name):
             for build in named.builds:
-                if not self._shared(build.key, name) and not self._drop(build.key):
+                if not self._drop(build.key, of=name) and not self._shared(build.key, name):
                     text = f"environment '{name}' is in use by a running server; unload its models first"
                     raise EnvironmentBusy(text)
             shutil.rmtree(folder)
@@ -172,7 +181,7 @@ class Store:
             self._note(folder, named, problem="", building=True)
             try:
                 tools = Tools(log=log, offline=offline, environ=self._environ, running=self._running)
-                build = self._built(named, tools)
+                build, lease = self._built(named, tools)
             except (NaiadError, OSError) as error:
                 known = isinstance(error, BuildFailed)  # then the log has its words
                 with log.open("ab") as stream:
@@ -184,10 +193,9 @@ class Store:
             older = [other for other in named.builds if other.key != build.key]
             kept = [other for other in older[_KEPT_BUILDS - 1 :] if other.digest.startswith(tuple(pinned))]
             kept = [*older[: _KEPT_BUILDS - 1], *kept]
-            self._note(folder, dataclasses.replace(named, builds=(build, *kept)), problem="")
-            for gone in older:
-                if gone not in kept and not self._shared(gone.key, name):
-                    self._drop(gone.key)
+            with lease:
+                self._note(folder, dataclasses.replace(named, builds=(build, *kept)), problem="")
+        self.tidy()
         return self.get(name)
 
     def words_of(self, error: Exception) -> str:
@@ -195,9 +203,9 @@ class Store:
         if isinstance(error, OSError):
             return error.strerror or type(error).__name__
         words = error.words if isinstance(error, BuildFailed) else str(error)
-        return words.replace(f"{self._builds}/", "").replace(f"{self._named}/", "")
+        return words.replace(f"{self._builds.root}/", "").replace(f"{self._named}/", "")
 
-    def _built(self, named: Named, tools: Tools) -> Build:
+    def _built(self, named: Named, tools: Tools) -> tuple[Build, Lease]:
         specification = named.specification
         check(specification)  # it may be older than a rule
         if specification.manager == "CONDA":
@@ -208,31 +216,40 @@ class Store:
         make = _maker(specification, lock, interpreter, tools)
         return self._kept(lock, interpreter.version, make, tools)
 
-    def _kept(self, lock: Lock, version: str, make: Callable[[Path], None], tools: Tools) -> Build:
-        """The build of a lock under a Python: the one that is there, or made now."""
+    def _kept(self, lock: Lock, version: str, make: Callable[[Path], None], tools: Tools) -> tuple[Build, Lease]:
+        """The build of a lock under a Python: the one that is there, or made now; held until a name has it."""
         key = f"{lock.digest[:32]}-py{version}"
-        self._builds.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with exclusive(self._builds / f"{key}.making", wait_seconds=None):
-            if self._is_whole(key):
-                with tools.log.open("ab") as stream:
-                    stream.write(b"the lock is unchanged: the build that is there is taken\n")
-            else:
-                shutil.rmtree(self._builds / key, ignore_errors=True)
-                (self._builds / f"{key}.lock").write_text(lock.text, "utf-8")
-                make(self._builds / key)
-                (self._builds / f"{key}.use").touch(mode=0o644)
-                _write(self._builds / f"{key}.json", {"digest": lock.digest, "python": version})
+
+        def made(place: Path) -> dict[str, Any]:
+            (self._builds.root / f"{key}.lock").write_text(lock.text, "utf-8")
+            make(place)
+            return {"digest": lock.digest, "python": version}
+
+        lease, new = self._builds.have(key, made)
+        if not new:
+            with tools.log.open("ab") as stream:
+                stream.write(b"the lock is unchanged: the build that is there is taken\n")
         at = datetime.now(UTC).replace(microsecond=0).isoformat()
-        return Build(key=key, digest=lock.digest, python=version, built_at=at)
+        return Build(key=key, digest=lock.digest, python=version, built_at=at), lease
+
+    def tidy(self) -> None:
+        """Removes builds that no name has and nobody uses, and what killed builds have left."""
+        self._builds.sweep()
+        states = [self._named / name / "state.json" for name in self._names()]
+        if any(path.exists() and read_json(path) is None for path in states):
+            return  # it may have any of them
+        for key in self._builds.keys():
+            if not self._shared(key, ""):
+                self._drop(key)
 
     def lease(self, name: str, digest: str = "") -> tuple[Path, Lease]:
         """The folder of the build in use, or of the one with this digest, held until the lease is dropped."""
         named = self.get(name)
         for build in named.builds:
             if build.digest.startswith(digest):
-                lease = Lease(self._builds / f"{build.key}.use")
-                if self._is_whole(build.key):
-                    return self._builds / build.key, lease
+                lease = self._builds.hold(build.key)
+                if lease is not None:
+                    return self._builds.root / build.key, lease
         if digest:
             raise NoSuchEnvironment(f"environment '{name}' has no build with the lock {digest[:16]}")
         problem = named.problem or "it was not built yet"
@@ -245,9 +262,6 @@ class Store:
             return sorted(path.name for path in self._named.iterdir() if (path / "specification.json").is_file())
         except FileNotFoundError:
             return []
-
-    def _is_whole(self, key: str) -> bool:
-        return (self._builds / f"{key}.json").is_file() and (self._builds / key).is_dir()
 
     def _state(self, folder: Path, state: Mapping[str, Any], built: bool) -> str:
         if state.get("building"):
@@ -263,7 +277,7 @@ class Store:
     def _note(self, folder: Path, named: Named, *, problem: str, building: bool = False) -> None:
         builds = [dataclasses.asdict(build) for build in named.builds]
         stopped = "the build was interrupted; build it again"
-        _write(
+        write_json(
             folder / "state.json",
             {"builds": builds, "problem": stopped if building else problem, "building": building},
         )
@@ -271,20 +285,12 @@ class Store:
     def _shared(self, key: str, name: str) -> bool:
         return any(build.key == key for other in self.all() if other.name != name for build in other.builds)
 
-    def _drop(self, key: str) -> bool:
-        """Removes a build; False if somebody uses it."""
-        use = self._builds / f"{key}.use"
-        with exclusive(use, wait_seconds=0) as alone:
-            if not alone:
-                return False
-            (self._builds / f"{key}.json").unlink(missing_ok=True)
-            grave = self._builds / f"{key}.removed"
-            shutil.rmtree(grave, ignore_errors=True)
-            with contextlib.suppress(FileNotFoundError):
-                (self._builds / key).rename(grave)
-            shutil.rmtree(grave, ignore_errors=True)
-            (self._builds / f"{key}.lock").unlink(missing_ok=True)
-        return True
+    def _drop(self, key: str, *, of: str = "") -> bool:
+        """Removes a build; False if somebody uses it, or another name has it."""
+        dropped = self._builds.drop(key, unless=lambda: self._shared(key, of))
+        if dropped:
+            (self._builds.root / f"{key}.lock").unlink(missing_ok=True)
+        return dropped
 
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[None]:
@@ -296,17 +302,3 @@ class Store:
 
 def _maker(specification: Specification, lock: Lock, interpreter: Interpreter, tools: Tools) -> Callable[[Path], None]:
     return lambda place: build_venv(specification, lock, interpreter, destination=place, tools=tools)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _write(path: Path, document: Mapping[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
-    os.replace(part, path)

@@ -62,7 +62,6 @@ class Interpreters:
     def __init__(self, options: InterpreterOptions) -> None:
         self._options = options
         self._store = Store(options.environments, environ=options.environ)
-        self._archives = packed.Archives(self._store.archives)
 
     def choose(self, message: Any, source: str, directory: Path, backend: Backend) -> Interpreter:
         """The interpreter that a configuration asks for, looked at: it runs, and holds what the backend needs.
@@ -72,12 +71,13 @@ class Interpreters:
         path, name = _parameter(message, PATH), _parameter(message, NAME)
         if path and name:
             raise ConfigError(f"parameters: expected {PATH} or {NAME}, got both")
+        lease: Lease | None
         if name:
             where = f"environment '{shown(name)}'"
             prefix, lease = self._named(name)
         elif path:
             where = f"{PATH} '{shown(path)}'"
-            prefix, lease = self._brought(path, source, directory, where), None
+            prefix, lease = self._brought(path, source, directory, where)
         else:
             return Interpreter(python=self._options.own)
         python = _python_of(prefix, where)
@@ -101,17 +101,17 @@ class Interpreters:
             raise ConfigError(f"parameters: {NAME}: expected the name of an environment, got '{shown(name[:80])}'")
         return self._store.lease(match[1], match[2] or "")
 
-    def _brought(self, text: str, source: str, directory: Path, where: str) -> Path:
-        """The folder of an environment that lies with the model or on this machine."""
+    def _brought(self, text: str, source: str, directory: Path, where: str) -> tuple[Path, Lease | None]:
+        """The folder of an environment that lies with the model or on this machine; one that was extracted is held."""
         if not self._options.allow_paths:
             raise ConfigError(f"{where}: this server takes named environments only; write the parameter {NAME}")
         place = self._place(text, source, directory, where)
         if place.is_dir():
-            return packed.root_of(place)
+            return packed.root_of(place), None
         if not place.is_file():
             raise ConfigError(f"{where}: there is no such file or folder")
         try:
-            return self._archives.extracted(place, self._unpack)
+            return self._store.archives.extracted(place, self._unpack)
         except BadArchive as error:
             raise BadArchive(f"{where}: {error}") from error
         except OSError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -164,6 +166,34 @@ def test_an_archive_is_extracted_once(python39, root, repository, start, tmp_pat
     server.stop()
     answers(start(root).wait_ready(), "packed")
     assert [path.stat().st_mtime_ns for path in archives.iterdir() if path.is_dir()] == [stamp]
+
+
+def test_an_extracted_archive_in_use_is_not_removed(root, repository, start, tmp_path):
+    def naiad(*words: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "naiad", "env", *words, root]
+        return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+
+    repository.identity("m", extra=brought("$$TRITON_MODEL_DIRECTORY/env.tar"))
+    wrapper = tmp_path / "env" / "bin" / "python"
+    wrapper.parent.mkdir(parents=True)
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    with tarfile.open(repository.root / "m" / "env.tar", "w") as opened:
+        opened.add(wrapper.parent.parent, ".")
+    server = start(root, "--model-control-mode=explicit", "--load-model=m").wait_ready()
+    answers(server, "m")
+    (row,) = json.loads(naiad("ls", "-o", "json").stdout)["items"]
+    assert (row["manager"], row["archive"], row["used_by"]) == ("ARCHIVE", "env.tar", ["a server"])
+    refused = naiad("rm", row["name"])
+    assert refused.returncode == 1, refused.stdout
+    assert "is in use by a running server; unload its models first" in refused.stderr
+    os.kill(worker_of(server, "m"), signal.SIGKILL)  # its replacement needs what the first one had
+    server.until(lambda: server.infer("m", ROW).status == 200, 30, "does not answer")
+    assert server.post("/v2/repository/models/m/unload").status == 200
+    server.until(lambda: naiad("rm", row["name"]).returncode == 0, 30, "the archive stays in use")
+    assert json.loads(naiad("ls", "-o", "json").stdout)["items"] == []
+    assert server.post("/v2/repository/models/m/load").status == 200
+    answers(server, "m")
 
 
 def test_a_folder_with_python_3_9_beside_a_newer_one(python39, root, repository, start):

@@ -81,7 +81,7 @@ def read_build_log(
     try:
         path = room.builds.log(name)
     except NoSuchEnvironment:  # the loop has not begun with it
-        path = room.builds.archives.parent / "named" / name / "build.log"
+        path = room.builds.log_to_be(name)
     # The log of a build that is about to begin is another file: nothing of the last one's comes before it.
     first = tail_lines if begun else 0
     lines = follow(path, first, stopped=_ended(name, room)) if follow_file else iter([tail(path, tail_lines)])

@@ -148,7 +148,7 @@ def test_offline_opens_no_connection(environments, wheelhouse, tmp_path):
         "Store(Path(sys.argv[1])).build('one', offline=True)\n"
     )
     trace = tmp_path / "trace"
-    root = environments.archives.parent
+    root = tmp_path / "environments"
     command = [
         strace,
         "-f",
@@ -226,11 +226,31 @@ def test_old_builds_go_after_a_while(environments, tmp_path, wheelhouse):
         pinned = pinned or [built.current.digest[:32]]
     kept = [*keys[:1:-1], keys[0]]  # a service version holds to the first
     assert [build.key for build in store.get("one").builds] == kept
-    there = {path.name for path in (store.archives.parent / "builds").iterdir() if path.is_dir()}
+    there = {path.name for path in (tmp_path / "environments" / "builds").iterdir() if path.is_dir()}
     assert there == set(kept)
     folder, lease = store.lease("one", pinned[0])
     assert folder.name == keys[0]
     lease.release()
+
+
+def test_what_no_name_has_goes_with_the_next_build(environments, tmp_path, wheelhouse):
+    store, builds = environments, tmp_path / "environments" / "builds"
+    for name, text in (("one", "tiny<2\n"), ("two", "tiny\n"), ("held", "needy\n")):
+        store.create(name, wish(wheelhouse, text))
+        store.build(name, offline=True)
+    two = store.get("two").current.key
+    held, lease = store.lease("held")
+    for name in ("two", "held"):
+        shutil.rmtree(tmp_path / "environments" / "named" / name)  # as a process does that is killed half way
+    (builds / "0123-py3.part" / "lib").mkdir(parents=True)
+    (builds / "0123-py3.beef.removed" / "lib").mkdir(parents=True)
+    store.build("one", offline=True)
+    assert {path.name for path in builds.iterdir() if path.is_dir()} == {store.get("one").current.key, held.name}
+    assert not (builds / f"{two}.lock").exists()
+    lease.release()
+    (tmp_path / "environments" / "named" / "one" / "state.json").write_text("half of it")
+    store.tidy()
+    assert held.is_dir(), "where a name cannot be read, nothing is taken for nobody's"
 
 
 def test_e6_builds_see_listed_variables_only():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -46,13 +47,14 @@ _FILES = (
     ("model.pkl", "sklearn"),
 )
 _SUFFIXES = {PurePath(file).suffix: kind for file, kind in _FILES if file not in ("model.py", "saved_model.pb")}
+_SUFFIXES[".pth"] = "pytorch"
 
 
 def choose(message: Any, version_directory: Path, *, name: str) -> Backend:
     """The backend of a model, its first filename the one that is there; raises `ConfigError` that names what was found.
 
-    Where the configuration names none the file decides: one of the usual names, else the suffix of a folder's only
-    entry.
+    Where the configuration names none the file decides: the one that it names, one of the usual names, else the suffix
+    of a folder's only entry.
     """
     if message.backend and message.platform:
         return _with_file(_agreed(message.backend, message.platform), version_directory)
@@ -60,8 +62,8 @@ def choose(message: Any, version_directory: Path, *, name: str) -> Backend:
     if asked:
         backend = _named(asked, f"{'backend' if message.backend else 'platform'} '{asked}'")
         return _with_file(backend, version_directory)
-    for file, kind in (*_FILES, *_only_entry(version_directory)):
-        if (version_directory / file).exists():
+    for file, kind in (*_of_name(message.default_model_filename), *_FILES, *_only_entry(version_directory)):
+        if os.path.exists(version_directory / file):  # unlike Path.exists, no name raises
             return _first(_named(kind, f"'{file}'"), file)
     suffix = name.rpartition(".")[2] if "." in name else ""
     if suffix in BACKENDS:
@@ -81,11 +83,21 @@ def alone(name: str, file: PurePath) -> Backend:
     return _first(backend, same) if same else backend
 
 
+def holding(name: str, file: str) -> Backend:
+    """The backend of this name, its first filename `file`, whatever that is called."""
+    return _first(BACKENDS[name], file)
+
+
+def _of_name(file: str) -> tuple[tuple[str, str], ...]:
+    """A file that the configuration names and the kind that its name tells; nothing where either is missing."""
+    kind = dict(_FILES).get(file) or _SUFFIXES.get(PurePath(file).suffix.lower())
+    return ((file, kind),) if kind else ()
+
+
 def _only_entry(folder: Path) -> tuple[tuple[str, str], ...]:
     """A folder's only entry and the kind that its suffix names; nothing where either is missing."""
     names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []
-    kind = _SUFFIXES.get(PurePath(names[0]).suffix.lower()) if len(names) == 1 else None
-    return ((names[0], kind),) if kind else ()
+    return _of_name(names[0]) if len(names) == 1 else ()
 
 
 def _with_file(backend: Backend, folder: Path) -> Backend:

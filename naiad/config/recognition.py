@@ -11,7 +11,7 @@ from naiad.errors import ConfigError, UnservableFile
 from naiad.signature import pythonmodel
 from naiad.signature.model import Signature
 from naiad.signature.pickles import TRUST
-from naiad.signature.recognise import read, refuse_folder
+from naiad.signature.recognise import read, read_only_entry
 
 
 def backend_of(partial: PartialConfig, folder: Path, *, name: str) -> Backend:
@@ -19,9 +19,11 @@ def backend_of(partial: PartialConfig, folder: Path, *, name: str) -> Backend:
     try:
         return registry.choose(partial.message, folder, name=name)
     except ConfigError as error:
-        if error.code == "PATH_NOT_FOUND":
-            refuse_folder(folder)
-        raise
+        only = read_only_entry(folder, parameters_of(partial)) if error.code == "PATH_NOT_FOUND" else None
+        if only is None or partial.message.default_model_filename not in ("", only[0]):
+            raise
+        file, signature = only
+        return registry.holding(signature.backend, file)
 
 
 def signature_of(partial: PartialConfig, backend: Backend, path: Path) -> Signature | None:

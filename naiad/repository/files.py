@@ -14,8 +14,9 @@ def model_file(folder: Path, file: str) -> Path:
     path = below(folder, file)
     if not os.path.exists(path):  # unlike Path.exists, no name raises
         there = sorted(entry.name for entry in folder.iterdir())
+        fix = f"rename it to '{file}', or write default_model_filename: \"{there[0]}\"" if len(there) == 1 else ""
         raise ConfigError(
             f"'{folder.name}/{file}' does not exist; the folder holds {', '.join(there[:5]) or 'nothing'} "
-            "(PATH_NOT_FOUND)"
+            f"(PATH_NOT_FOUND){'; ' if fix else ''}{fix}"
         )
     return path

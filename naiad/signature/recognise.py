@@ -143,15 +143,21 @@ def _refuse_pointers(folder: Path) -> None:
         _refuse_by_head(folder / savedmodel.FILE, _head(folder / savedmodel.FILE))
 
 
-def refuse_folder(folder: Path) -> None:
-    """Raises `UnservableFile` where a version folder holds, or itself is, a model in a format that is not served."""
+def read_only_entry(folder: Path, parameters: Parameters) -> tuple[str, Signature] | None:
+    """The only entry of a version folder and its signature, whatever it is called; None where there are others.
+
+    Raises `UnservableFile` where the folder holds, or itself is, a model in a format that is not served. Code is
+    known by its name alone, so a `.py` file is none.
+    """
     if not folder.is_dir():
-        return
+        return None
     if formats.of_folder(folder) is not None:
         _read_folder(folder, {})
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    if len(entries) == 1:
-        read(entries[0])
+    if len(entries) != 1:
+        return None
+    signature = read(entries[0], parameters)
+    return None if entries[0].suffix == ".py" else (entries[0].name, signature)
 
 
 def _unreadable(path: Path, error: OSError) -> UnservableFile:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 MNIST = Path(__file__).resolve().parents[2] / "examples" / "mnist" / "model-repo" / "mnist-cnn" / "1" / "model.pt"
 ROW = [0.5] * 16
+FILES = {"pth": "digits.pth", "none": "weights", "several": "b.pt", "asked": "digits.pth"}
 EXPLICIT = "--model-control-mode=explicit"
 IO = """backend: "identity" max_batch_size: 4
 input { name: "INPUT0" data_type: TYPE_FP32 dims: [ 4 ] reshape { shape: [ 2, 2 ] } }
@@ -41,6 +42,19 @@ def test_a_model_file_of_another_name(repository, start, torch):
     (repository.root / "m" / "config.pbtxt").write_text('backend: "pytorch" default_model_filename: "digits.pt"')
     server = start().wait_ready()
     assert server.get("/v2/models/m/config").json["default_model_filename"] == "digits.pt"
+
+
+def test_the_only_file_of_a_version_may_have_any_name(repository, start, torch):
+    """What it holds decides, not its name; where others lie beside it the configuration says which."""
+    for name, file in (("pth", "digits.pth"), ("none", "weights"), ("several", "b.pt")):
+        repository.file(name, MNIST.read_bytes(), file=file)
+    repository.file("several", b"x", file="a.txt")
+    (repository.root / "several" / "config.pbtxt").write_text('default_model_filename: "b.pt"')
+    repository.file("asked", MNIST.read_bytes(), file="digits.pth")
+    (repository.root / "asked" / "config.pbtxt").write_text('platform: "pytorch_libtorch"')
+    server = start().wait_ready()
+    files = {name: server.get(f"/v2/models/{name}/config").json["default_model_filename"] for name in FILES}
+    assert files == FILES
 
 
 def test_where_nothing_says_the_batch_size_is_the_options(repository, start, torch):

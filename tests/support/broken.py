@@ -208,7 +208,7 @@ CONFIGURED: Mapping[str, Broken] = {
     ),
     "another file": Broken(
         files=_lone("model.pt", TRACED), config='default_model_filename: "net.pt"', code="PATH_NOT_FOUND",
-        cause="'1/net.pt' does not exist", fix="the folder holds model.pt",
+        cause="'1/net.pt' does not exist", fix='write default_model_filename: "model.pt"',
     ),
     "typo": Broken(
         files=_lone("model.pt", TRACED), config="max_batchsize: 4", code="CONFIG_INVALID",

@@ -79,5 +79,8 @@ def test_a_missing_model_file_names_what_is_there(tmp_path):
     (folder / "Model.pt").write_text("x")
     with pytest.raises(ConfigError) as caught:
         model_file(folder, "model.pt")
-    assert str(caught.value) == "'1/model.pt' does not exist; the folder holds Model.pt (PATH_NOT_FOUND)"
+    assert str(caught.value) == (
+        "'1/model.pt' does not exist; the folder holds Model.pt (PATH_NOT_FOUND); "
+        "rename it to 'model.pt', or write default_model_filename: \"Model.pt\""
+    )
     assert model_file(folder, "Model.pt") == folder / "Model.pt"

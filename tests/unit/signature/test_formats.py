@@ -12,7 +12,7 @@ import pytest
 
 from naiad.errors import UnservableFile
 from naiad.signature import formats
-from naiad.signature.recognise import read, refuse_folder
+from naiad.signature.recognise import read, read_only_entry
 
 ONNX = b"\x08\x0a\x12\x07pytorch\x1a\x053.0.0\x28\x01\x3a\x80\x20" + bytes(4096)
 SAFETENSORS = struct.pack("<Q", 14) + b'{"w":{"a": 1}}'
@@ -94,18 +94,23 @@ def test_the_documents_name_every_format_that_is_not_served():
 def test_a_version_folder_is_looked_into(tmp_path):
     """What lies in it alone, or what it is as a whole, is named before one says that a file is missing."""
     folder = tmp_path / "1"
-    refuse_folder(folder)
+    assert read_only_entry(folder, {}) is None
     folder.mkdir()
-    refuse_folder(folder)
+    assert read_only_entry(folder, {}) is None
     (folder / "weights.gguf").write_bytes(FILES["GGUF"])
     with pytest.raises(UnservableFile, match=r"'weights\.gguf' is a model of format GGUF"):
-        refuse_folder(folder)
+        read_only_entry(folder, {})
     (folder / "config.json").write_bytes(FOLDERS["Hugging Face"]["config.json"])
     with pytest.raises(UnservableFile, match="'1' is a model of format Hugging Face"):
-        refuse_folder(folder)
+        read_only_entry(folder, {})
     (folder / "config.json").unlink()
     (folder / "notes").write_bytes(b"x")
-    refuse_folder(folder)
+    assert read_only_entry(folder, {}) is None
+
+
+def test_code_is_known_by_its_name_alone(tmp_path):
+    (tmp_path / "other.py").write_text("class TritonPythonModel:\n    def execute(self, requests): ...\n")
+    assert read_only_entry(tmp_path, {}) is None
 
 
 def test_a_folder_of_nothing_in_particular_is_refused(tmp_path):

@@ -24,10 +24,16 @@ BACKENDS = {
         square.BACKEND,
     )
 }
+_PLAN = ("TensorRT plans are not served", "a plan belongs to one GPU, serve the ONNX file that it was made from")
 LATER = {
-    "openvino", "tensorrt", "tensorrt_plan",
-    "ensemble", "vllm", "dali", "fil", "sequence", "dyna_sequence",
-}  # fmt: skip
+    "openvino": ("OpenVINO models come with a later version of Naiad", "serve the ONNX file or the SavedModel"),
+    "tensorrt": _PLAN,
+    "tensorrt_plan": _PLAN,
+    "ensemble": ("ensembles come with a later version of Naiad", "call their models one by one"),
+    "dali": ("DALI pipelines come with a later version of Naiad", "do their work in a Python model"),
+    "fil": ("tree models come with a later version of Naiad", "export the model as ONNX, which is served today"),
+}
+"""Backends that Triton has: what becomes of them, and what to do today."""
 VLLM = "serve the model's Hugging Face folder with 'engine: vllm', which comes with a later version of Naiad"
 GRAPHDEF = "tensorflow_graphdef"
 # Files in the order in which Triton looks for them, then those that Triton does not know.
@@ -131,8 +137,8 @@ def _named(asked: str, what: str) -> Backend:
     if asked == GRAPHDEF:
         raise ConfigError(f"{what}: frozen graphs are not served (FORMAT_NOT_SERVED); save the model as a SavedModel")
     if asked in LATER:
-        late = "this kind of model comes with a later version of Naiad"
-        raise ConfigError(f"{what}: {late} (FORMAT_NOT_SERVED); {_known()} work today")
+        late, instead = LATER[asked]
+        raise ConfigError(f"{what}: {late} (FORMAT_NOT_SERVED); {instead}")
     raise ConfigError(f"{what}: unknown; {_known()} work today")
 
 

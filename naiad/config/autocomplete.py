@@ -302,8 +302,8 @@ def filled(
         if not tensors:
             also = f", or let auto_complete_config of the model call add_{kind}" if backend.describes else ""
             raise ConfigError(
-                f"{partial.source or 'configuration'}: {kind}: backend '{backend.name}' cannot find it out; "
-                f"write name, data_type and dims into config.pbtxt{also}"
+                f"{partial.source or 'config.pbtxt'}: no {kind}, and backend '{backend.name}' cannot find it out "
+                f"(CONFIG_INVALID); write name, data_type and dims into config.pbtxt{also}"
             )
     return draft
 

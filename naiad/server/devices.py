@@ -27,7 +27,10 @@ def check(message: Any, *, name: str) -> None:
         there = gpus() if there is None else there
         if not there:
             label = group.name or f"{name}_{position}"
-            raise ConfigError(f"instance group {label} of model {name} has kind KIND_GPU but no GPUs are available")
+            raise ConfigError(
+                f"instance group {label} of model {name} has kind KIND_GPU but no GPUs are available (CONFIG_INVALID); "
+                "write kind: KIND_CPU, or leave instance_group out"
+            )
         absent = [gpu for gpu in group.gpus if gpu not in there]
         if absent:
             raise ConfigError(f"instance_group.gpus: expected some of {there}, got {absent}")

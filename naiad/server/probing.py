@@ -16,7 +16,8 @@ def probe_failure(request: LoadRequest, probed: ProbeRequest, error: LoadError) 
     """What a model raised in its dry run, with the inputs that it was given."""
     shapes = ", ".join(f"{entry['name']} {entry['datatype']} {entry['dims']}" for entry in probed.inputs)
     fix = error.fix or guessed.refusal(probed.inputs) or patch.of_traced(probed.inputs, batched=probed.batched)
-    fix = fix or "check the inputs in config.pbtxt against what the model was traced with"
+    written = "check the inputs in config.pbtxt: the model does not run on zeros of these datatypes and shapes"
+    fix = fix or (written if request.partial.message.input else "write inputs that the model takes into config.pbtxt")
     cause = f"a dry run with zeros ({shapes}) fails: {error.cause}"
     failure = LoadError(model=request.model, version=request.version, stage="probe", cause=cause, fix=fix)
     return failure.coded("IO_MISMATCH" if error.code == "LOAD_FAILED" else error.code)

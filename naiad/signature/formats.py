@@ -88,6 +88,22 @@ def _is_onnx(look: Look) -> bool:
     return False
 
 
+def _is_graph(look: Look) -> bool:
+    """A GraphDef: nodes (1) first, each with its name (1) and then its operation (2)."""
+    at, name = 0, b""
+    for tag in (b"\x0a", b"\x0a"):
+        length = _varint(look.head, at + 1) if look.head[at : at + 1] == tag else None
+        if length is None:
+            return False
+        at, name = length[1], look.head[length[1] : sum(length)]
+    at += len(name)
+    operation = _varint(look.head, at + 1) if look.head[at : at + 1] == b"\x12" else None
+    if operation is None:
+        return False
+    word = look.head[operation[1] : sum(operation)]
+    return re.fullmatch(rb"[A-Za-z0-9_./>-]+", name) is not None and re.fullmatch(rb"[A-Z_]\w+", word) is not None
+
+
 def _is_safetensors(look: Look) -> bool:
     """Eight bytes of length, then a JSON object of that length."""
     if len(look.head) < 9:
@@ -157,6 +173,7 @@ FILES: tuple[Format, ...] = (
     Format(name="GGUF", fits=_starts(b"GGUF"), advice=f"serve the model's Hugging Face folder instead: {_VLLM}"),
     Format(name="safetensors", fits=_is_safetensors, advice=_WEIGHTS),
     Format(name="ONNX", fits=_is_onnx),
+    Format(name="TensorFlow GraphDef", fits=_is_graph, advice="a frozen graph tells no inputs; save a SavedModel"),
     Format(name="treelite", fits=_is_treelite),
 )
 """Single files; those with telling first bytes come first."""

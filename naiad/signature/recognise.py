@@ -30,9 +30,11 @@ _ARCHIVES: dict[str, Callable[[Path, zipfile.ZipFile, Parameters], Signature]] =
 }
 """Readers by the format's name."""
 
-EXPORT = """export the whole model instead of its weights:
-  model = MyModel(); model.load_state_dict(torch.load("weights.pt")); model.eval()
-  torch.jit.trace(model, torch.zeros(1, 3, 224, 224)).save("model.pt")"""
+EXPORT = """export the whole model, in a program that imports its class:
+  model = MyModel(); model.load_state_dict(torch.load("{file}")); model.eval()  # of weights, or
+  model = torch.load("{file}", weights_only=False).eval()  # of a whole module
+  torch.jit.trace(model, torch.zeros(1, 3, 224, 224)).save("model.pt")  # zeros of the shape that it takes"""
+SERVED = "save the model as ONNX, TorchScript (torch.jit.trace(…).save(…)), torch.export, SavedModel, .keras or skops"
 
 
 def read(path: Path, parameters: Parameters | None = None) -> Signature:
@@ -49,7 +51,7 @@ def read(path: Path, parameters: Parameters | None = None) -> Signature:
     head = _head(path)
     _refuse_by_head(path, head)
     if is_pickle(path.name, head):
-        return read_pickle(path, head, parameters or {}, export=EXPORT)
+        return read_pickle(path, head, parameters or {}, export=EXPORT.format(file=path.name))
     if not zipfile.is_zipfile(path):
         if head.startswith(b"PK"):
             raise UnservableFile(
@@ -63,7 +65,7 @@ def read(path: Path, parameters: Parameters | None = None) -> Signature:
             return _of_format(path, format_)
         raise UnservableFile(
             f"'{path.name}' is none of the formats that Naiad knows (it starts with {head[:8]!r})",
-            "save the model with torch.jit.trace(…).save(…) or torch.jit.script(…).save(…)",
+            SERVED,
             kind="unknown",
             code="UNKNOWN_FORMAT",
         )
@@ -235,11 +237,11 @@ def _read_archive(path: Path, archive: zipfile.ZipFile, parameters: Parameters) 
             whole = b"__main__" in data or b"torch.nn.modules" in data
             if whole:
                 what = f"'{path.name}' holds a pickled module, without the model's code"
-                raise UnservableFile(what, EXPORT, kind="state-dict", code="UNSAFE_PICKLE")
+                raise UnservableFile(what, EXPORT.format(file=path.name), kind="state-dict", code="UNSAFE_PICKLE")
             raise _weights_only(path, archive, top)
     raise UnservableFile(
         f"'{path.name}' is a zip archive but no model",
-        "save the model with torch.jit.trace(…).save(…)",
+        SERVED,
         kind="unknown",
         code="UNKNOWN_FORMAT",
     )

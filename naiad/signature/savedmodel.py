@@ -208,7 +208,7 @@ def _chosen_signature(folder: Path, graph: _MetaGraph, parameters: Mapping[str, 
     what = f"has no signature '{asked}', but" if asked else "has several signatures and no 'serving_default':"
     raise UnservableFile(
         f"'{folder.name}' {what} {', '.join(names)}",
-        f"write parameters '{SIGNATURE_KEYS[0]}' with the name of one of them into config.pbtxt",
+        f'choose in config.pbtxt: parameters {{ key: "{SIGNATURE_KEYS[0]}" value {{ string_value: "{names[0]}" }} }}',
         kind="signature",
         code="CONFIG_INVALID",
     )

@@ -126,7 +126,8 @@ FILES: Mapping[str, Broken] = {
         fix="torch.export.save",
     ),
     "module": Broken(
-        files=_lone("model.pt", MODULE), code="UNSAFE_PICKLE", cause="a pickled module", fix="torch.jit.trace"
+        files=_lone("model.pt", MODULE), code="UNSAFE_PICKLE", cause="a pickled module",
+        fix='torch.load("model.pt", weights_only=False)',
     ),
     "pickle": Broken(
         files=_lone("model.pt", b"\x80\x04" + CANARY), code="UNSAFE_PICKLE", cause="is a pickle", fix="torch.jit.trace"
@@ -170,7 +171,8 @@ LATER: Mapping[str, Broken] = {
     ),
     "openvino": Broken(
         files={"1/model.xml": b'<?xml version="1.0"?>\n<net name="m" version="11">\n', "1/model.bin": b""},
-        code="FORMAT_NOT_SERVED", cause="'model.xml': this kind of model comes with a later version", fix="work today",
+        code="FORMAT_NOT_SERVED", cause="'model.xml': OpenVINO models come with a later version",
+        fix="serve the ONNX file",
     ),
     "gguf": Broken(
         files=_lone("model.gguf", b"GGUF\x03\0\0\0"), code="FORMAT_NOT_SERVED", cause="of format GGUF",
@@ -194,7 +196,7 @@ LATER: Mapping[str, Broken] = {
     ),
     "plan": Broken(
         files=_lone("model.plan", b"ftrt" + bytes(100)), code="FORMAT_NOT_SERVED", cause="'model.plan'",
-        fix="work today",
+        fix="serve the ONNX file",
     ),
 }  # fmt: skip
 """Formats that are recognised and not served."""

@@ -142,7 +142,7 @@ def broken(tmp_path: Path) -> dict[str, tuple[Path, int, str]]:
         ),
         "backend": (
             tmp_path / "later", 1,
-            "backend 'openvino': this kind of model comes with a later version of Naiad (FORMAT_NOT_SERVED)",
+            "backend 'openvino': OpenVINO models come with a later version of Naiad (FORMAT_NOT_SERVED)",
         ),
         "no file": (tmp_path / "gone", 1, "'1/model.pt' does not exist; the folder holds nothing (PATH_NOT_FOUND)"),
         "outside": (

@@ -252,14 +252,13 @@ def test_a_full_configuration_needs_no_dry_run():
     assert (done.config.backend, done.config.max_batch_size, done.config.default_model_filename) == ("identity", 0, "")
 
 
-@pytest.mark.parametrize(
-    ("text", "source", "missing"), [(IDENTITY, "config.pbtxt", "output"), ("", "configuration", "input")]
-)
-def test_what_cannot_be_found_out_must_be_written(text, source, missing):
+@pytest.mark.parametrize(("text", "missing"), [(IDENTITY, "output"), ("", "input")])
+def test_what_cannot_be_found_out_must_be_written(text, missing):
     with pytest.raises(ConfigError) as caught:
         complete(written(text), identity.BACKEND, name="m", report=None, probed=None)
     assert str(caught.value) == (
-        f"{source}: {missing}: backend 'identity' cannot find it out; write name, data_type and dims into config.pbtxt"
+        f"config.pbtxt: no {missing}, and backend 'identity' cannot find it out (CONFIG_INVALID); "
+        "write name, data_type and dims into config.pbtxt"
     )
 
 

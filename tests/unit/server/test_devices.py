@@ -35,7 +35,8 @@ def test_a_group_for_a_gpu_that_is_not_there_is_refused_in_tritons_words(machine
     machine()
     with pytest.raises(ConfigError) as caught:
         devices.check(message(f"instance_group {group}"), name="m")
-    assert str(caught.value) == f"instance group {name} of model m has kind KIND_GPU but no GPUs are available"
+    assert caught.value.what == f"instance group {name} of model m has kind KIND_GPU but no GPUs are available"
+    assert caught.value.fix == "write kind: KIND_CPU, or leave instance_group out"
 
 
 def test_groups_for_the_cpu_ask_for_nothing(machine):

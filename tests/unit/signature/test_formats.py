@@ -29,6 +29,7 @@ FILES = {
     "Keras HDF5": b"\x89HDF\r\n\x1a\n" + bytes(100),
     "GGUF": b"GGUF\x03\0\0\0",
     "safetensors": SAFETENSORS,
+    "TensorFlow GraphDef": b"\x0a\x14\x0a\x01x\x12\x0bPlaceholder*\x02\x08\x01\x0a\x0b\x0a\x01y\x12\x08Identity",
     "treelite": bytes.fromhex("04000000 08000000 01000000 0303 0300000000000000 04000000 010101"),
 }
 SERVED = {"ONNX"}

@@ -144,10 +144,8 @@ def _signature(model: _Node, archive: zipfile.ZipFile) -> Signature:
         return Signature(format=format_, backend="sklearn", inputs=(text,), outputs=outputs)
     counts = [step.attributes.get("n_features_in_") for step in (model, first)]
     count = next((n for n in counts if type(n) is int and 0 < n <= MAX_FEATURES), None)
-    if count is None:
-        note = "the file does not say how many features its model takes"
-        unknown = TensorSignature(name=INPUT, type="features", datatype="FP32", by_convention=True)
-        return Signature(format=format_, backend="sklearn", inputs=(unknown,), outputs=outputs, warnings=(note,))
+    if count is None:  # a property of the estimator knows it, or nothing: a worker tells
+        return Signature(format=format_, backend="sklearn", inputs=(), outputs=outputs, describes=True)
     names = first.attributes.get("feature_names_in_")
     told = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
     type_ = f"{count} features" + (f": {', '.join(names)}"[:1000] if told and isinstance(names, list) else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,10 +35,13 @@ output { name: "probabilities" data_type: TYPE_FP32 dims: [ 3 ] }
 def fitted() -> dict[str, Any]:
     """Model name → estimator."""
     estimators.need()
+    import numpy as np
     from sklearn.decomposition import PCA
-    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.ensemble import RandomForestRegressor, VotingClassifier
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.multioutput import MultiOutputClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
@@ -54,6 +58,10 @@ def fitted() -> dict[str, Any]:
         "texts": make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, [1, 0, 1, 0] * 5),
         "wide": LogisticRegression(max_iter=500).fit(rows, classes),
         "distance": LogisticRegression(max_iter=500).fit(rows, classes),
+        "targets": MultiOutputClassifier(LogisticRegression()).fit(rows, np.stack([classes, classes % 2], axis=1)),
+        "voted": VotingClassifier(
+            [("a", LogisticRegression()), ("b", LinearDiscriminantAnalysis())], voting="soft"
+        ).fit(rows, classes),
     }
 
 
@@ -62,6 +70,7 @@ CONFIGURED = {
     "wide": 'input { name: "input" data_type: TYPE_FP64 dims: [ 4 ] } output { name: "probabilities" '
     "data_type: TYPE_FP64 dims: [ 3 ] } max_batch_size: 4",
     "distance": parameters(method="decision_function", methods="predict"),
+    "voted": parameters(trusted_types="sklearn.utils._bunch.Bunch"),
 }
 
 
@@ -119,6 +128,8 @@ COMPLETED = {
     "texts": ([("input", "STRING", [1])], [LABELS, ("probabilities", "FP32", [2])], 32),
     "wide": ([("input", "FP64", [4])], [("probabilities", "FP64", [3])], 4),
     "distance": ([("input", "FP32", [4])], [("output", "FP32", [3])], 32),
+    "targets": ([("input", "FP32", [4])], [("label", "INT64", [2])], 32),
+    "voted": ([("input", "FP32", [4])], [LABELS, ("probabilities", "FP32", [3])], 32),
 }
 
 
@@ -127,14 +138,14 @@ def test_a_file_alone_tells_the_configuration(server, name):
     assert io(server, name) == COMPLETED[name]
 
 
-@pytest.mark.parametrize("name", ["logistic", "pipeline", "margins"])
+@pytest.mark.parametrize("name", ["logistic", "pipeline", "margins", "targets", "voted"])
 def test_labels_and_probabilities_are_those_of_the_library(server, fitted, name):
     import numpy as np
 
     rows = iris()[0][::7]
     given = ask(server, name, rows)
-    assert given["label"].reshape(-1).tolist() == fitted[name].predict(rows).tolist()
-    if name != "margins":
+    assert given["label"].reshape(-1).tolist() == fitted[name].predict(rows).reshape(-1).tolist()
+    if name not in ("margins", "targets"):
         assert np.array_equal(given["probabilities"], fitted[name].predict_proba(rows).astype("f4"))
 
 
@@ -294,6 +305,48 @@ def test_a_schema_too_long_to_read_is_described_by_the_worker(explicit):
     assert io(server, "many") == COMPLETED["logistic"]
     rows = iris()[0][:8]
     assert ask(server, "many", rows)["label"].reshape(-1).tolist() == forest.predict(rows).tolist()
+
+
+def test_what_the_saving_program_defined_itself_is_named(explicit, monkeypatch):
+    """A pickle holds a function by its name only, and `__main__` is another program in the worker."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    def doubled(rows: Any) -> Any:
+        return rows * 2
+
+    doubled.__module__, doubled.__qualname__ = "__main__", "doubled"
+    monkeypatch.setattr(sys.modules["__main__"], "doubled", doubled, raising=False)
+    root, server = explicit
+    model = make_pipeline(FunctionTransformer(doubled), LogisticRegression(max_iter=1000)).fit(*iris())
+    save(model, root / "own" / "1", "model.pkl")
+    (root / "own" / "config.pbtxt").write_text(TRUSTED)
+    record = failure(server, "own")
+    assert record["code"] == "MISSING_MODULE"
+    assert record["cause"] == "'model.pkl' needs 'doubled', which the program that saved it defined itself"
+    assert "put it into a module" in record["fix"]
+
+
+@pytest.mark.parametrize("file", ["model.skops", "model.pkl"])
+def test_columns_that_are_chosen_by_name_are_refused(explicit, file):
+    """Rows have no names: such a model would load and then fail at every request."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(ColumnTransformer([("scaled", StandardScaler(), [1])]), LogisticRegression()).fit(*iris())
+    ((step, scaler, _), *rest) = model[0].transformers_
+    model[0].transformers_ = [(step, scaler, ["width"]), *rest]  # as a table's columns are kept
+    root, server = explicit
+    name = f"columns-{file[6:]}"
+    save(model, root / name / "1", file)
+    (root / name / "config.pbtxt").write_text(TRUSTED + parameters(trusted_types="builtins.slice"))
+    record = failure(server, name)
+    assert record["code"] == "IO_UNSUPPORTED", record
+    assert record["cause"] == "the model chooses columns by name (width), and rows come without names"
+    assert "skl2onnx.to_onnx" in record["fix"]
 
 
 # -- what does not fit ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from typing import Any
 
@@ -18,6 +19,9 @@ METHODS = ("decision_function", "predict", "predict_proba", "transform")
 _TEXT = ("CountVectorizer", "HashingVectorizer", "TfidfVectorizer")
 _TRUST = "naiad.trust_pickle"
 _TRUSTED_TYPES, _METHOD = "trusted_types", "method"
+_OWN = re.compile(r"Can't get attribute '(\w+)' on <module '(?:__main__|naiad_worker[\w.]*)'")
+"""What a pickle's error says that names something of `__main__`, the program which saved it."""
+_FROM = re.compile(r"(<module '[^']*') from '[^']*'")
 _TO_SAFE = "save it with skops.io.dump, convert it to ONNX, or write parameters 'naiad.trust_pickle' into config.pbtxt"
 
 
@@ -38,7 +42,14 @@ def _load(spec: LoadSpec) -> Any:
     except (ImportError, LoadFailure, MemoryError):
         raise
     except Exception as error:  # a file may make its library raise anything
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        own = _OWN.match(str(error))
+        if own is not None:
+            raise LoadFailure(
+                f"'{spec.file}' needs '{own[1]}', which the program that saved it defined itself",
+                "put it into a module, install that where the model runs, and save the estimator again",
+                "MISSING_MODULE",
+            ) from error
+        lines = [line.strip() for line in _FROM.sub(r"\1", str(error)).splitlines() if line.strip()]
         what = lines[0][:500] if lines else repr(error)[:500]
         raise LoadFailure(
             f"scikit-learn cannot load '{spec.file}': {type(error).__name__}: {what}",
@@ -83,17 +94,58 @@ def _methods_of(model: Any, file: str) -> list[str]:
     return there
 
 
+def _refuse_tables(model: Any) -> None:
+    """Raises `LoadFailure` for a model that chooses its columns by name: rows come without names."""
+    names = sorted({name for part in _parts(model) for name in _chosen_by_name(part)})
+    if names:
+        raise LoadFailure(
+            f"the model chooses columns by name ({', '.join(names[:10])}), and rows come without names",
+            "convert it to ONNX, which gets an input for each column: skl2onnx.to_onnx(model, table[:1], "
+            "options={'zipmap': False}); or fit it with the columns' positions",
+            "IO_UNSUPPORTED",
+        )
+
+
+def _parts(model: Any) -> list[Any]:
+    """The model and the estimators that see its rows as they come, at any depth."""
+    found, waiting = [], [model]
+    while waiting:
+        part = waiting.pop()
+        found.append(part)
+        if type(part).__name__ == "Pipeline":
+            waiting += [estimator for _, estimator in part.steps[:1]]
+        elif type(part).__name__ == "FeatureUnion":
+            waiting += [estimator for _, estimator in part.transformer_list]
+        else:
+            waiting += [part.best_estimator_] if hasattr(part, "best_estimator_") else []
+    return found
+
+
+def _chosen_by_name(part: Any) -> list[str]:
+    """The columns that a ColumnTransformer names; none of any other estimator, or where it takes them by place."""
+    if type(part).__name__ != "ColumnTransformer":
+        return []
+    chosen = [columns for _, _, columns in getattr(part, "transformers_", [])]
+    flat = [name for columns in chosen for name in ([columns] if isinstance(columns, str) else _listed(columns))]
+    return [str(name) for name in flat if isinstance(name, str)]
+
+
+def _listed(columns: Any) -> list[Any]:
+    return list(columns) if isinstance(columns, (list, tuple, np.ndarray)) else []
+
+
 def describe(spec: LoadSpec) -> dict[str, Any]:
     """The input of a file that the server does not read, as the estimator has it; raises `LoadFailure`."""
     model = _load(spec)
     _methods_of(model, spec.file)
+    _refuse_tables(model)
     if _takes_texts(model):
         return {"input": [{"name": "input", "type": "texts", "datatype": "BYTES", "dims": [-1, 1]}]}
     count = getattr(model, "n_features_in_", None)
     if not isinstance(count, (int, np.integer)) or count < 1:
         raise LoadFailure(
             f"'{spec.file}' holds a {type(model).__name__} that does not say how many features it takes",
-            "write its input into config.pbtxt (name, data_type, dims)",
+            'write it into config.pbtxt: max_batch_size: 32 input { name: "input" data_type: TYPE_FP32 dims: [ N ] }',
             "CONFIG_INVALID",
         )
     return {"input": [{"name": "input", "type": f"{count} features", "datatype": "FP32", "dims": [-1, int(count)]}]}
@@ -109,6 +161,7 @@ class Backend:
         warnings.filterwarnings("ignore", message=".*does not have valid feature names")
         self._limits = threadpoolctl.threadpool_limits(limits=max(1, spec.threads))
         self._model = _load(spec)
+        _refuse_tables(self._model)
         self._file = spec.file
         self._texts = _takes_texts(self._model)
         self._threads(spec.threads)
@@ -140,6 +193,8 @@ class Backend:
         names = {"predict": "label", "predict_proba": "probabilities"} if classifies else {}
         if asked:
             return {names.get(asked, "output"): asked}
+        if classifies and isinstance(getattr(self._model, "classes_", None), list):
+            return {"label": "predict"}  # several targets: probabilities would be a list of arrays
         if classifies:
             return {name: method for method, name in names.items() if method in there}
         return {"output": next(name for name in ("predict", "transform", *there) if name in there)}

@@ -53,6 +53,7 @@ def model_spec(
         "scheduler": scheduler,
         "max_queue_size": bound,
         "decoupled": config.decoupled,
+        "reads_requests": config.backend == "python",
         "response_cache": config.response_cache,
         "config": json.dumps(config.document, separators=(",", ":")),
         "config_message": base64.b64encode(config.message).decode(),

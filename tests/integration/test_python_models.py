@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import signal
 import struct
@@ -9,7 +11,10 @@ import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from tests.support.server import Answer, Serve, alive
 
@@ -74,7 +79,10 @@ def test_one_request_fails_with_its_code_and_the_others_do_not(repository, start
     repository.python(
         "m",
         """
-        CODES = ["UNKNOWN", "INTERNAL", "NOT_FOUND", "INVALID_ARG", "UNAVAILABLE", "UNSUPPORTED", "ALREADY_EXISTS"]
+        CODES = [
+            "UNKNOWN", "INTERNAL", "NOT_FOUND", "INVALID_ARG", "UNAVAILABLE", "UNSUPPORTED", "ALREADY_EXISTS",
+            "CANCELLED",
+        ]
 
         def execute(self, requests):
             return [self.one(request) for request in requests]
@@ -89,11 +97,65 @@ def test_one_request_fails_with_its_code_and_the_others_do_not(repository, start
         """,
         config=CONFIG,
     )
-    server = start(environment={"TRITONSERVER_DELAY_SCHEDULER": "8"}).wait_ready()
-    answers = together(server, "m", [float(number) for number in range(8)])
-    assert [answer.status for answer in answers] == [400, 500, 404, 400, 503, 501, 400, 200]
-    assert [answer.error for answer in answers[:7]] == [f"no {number}" for number in range(7)]
-    assert out(answers[7]) == [7.0]
+    server = start(environment={"TRITONSERVER_DELAY_SCHEDULER": "9"}).wait_ready()
+    answers = together(server, "m", [float(number) for number in range(9)])
+    assert [answer.status for answer in answers] == [400, 500, 404, 400, 503, 501, 400, 400, 200]
+    assert [answer.error for answer in answers[:8]] == [f"no {number}" for number in range(8)]
+    assert out(answers[8]) == [8.0]
+    tensor = triton.InferInput("IN", [1, 1], "FP32")
+    tensor.set_data_from_numpy(np.array([[7]], dtype=np.float32))
+    with triton.InferenceServerClient(server.grpc) as client, pytest.raises(InferenceServerException) as caught:
+        client.infer("m", [tensor])
+    assert (caught.value.status(), caught.value.message()) == ("StatusCode.CANCELLED", "no 7")
+
+
+SAID = """backend: "python" max_batch_size: 0
+input { name: "IN" data_type: TYPE_FP32 dims: [ -1 ] }
+output { name: "SAID" data_type: TYPE_STRING dims: [ 1 ] }
+output { name: "IN_FULL" data_type: TYPE_FP32 dims: [ -1 ] }
+"""
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_a_model_reads_what_a_request_says_and_gives_what_it_asks_for(repository, start, kind):
+    repository.python(
+        "m",
+        """
+        def execute(self, requests):
+            return [self.one(request) for request in requests]
+
+        def one(self, request):
+            wanted = request.requested_output_names()
+            said = [request.request_id(), request.timeout(), request.priority(), request.correlation_id(),
+                    request.flags(), wanted, request.parameters()]
+            made = {
+                "SAID": lambda: np.array([__import__("json").dumps(said)], dtype=object),
+                "IN_FULL": pb_utils.get_input_tensor_by_name(request, "IN").as_numpy,
+            }
+            names = made if request.parameters() else wanted
+            return pb_utils.InferenceResponse([pb_utils.Tensor(name, made[name]()) for name in names])
+        """,
+        config=SAID,
+    )
+    server = start().wait_ready()
+    triton = importlib.import_module(f"tritonclient.{kind}")
+    tensor = triton.InferInput("IN", [2], "FP32")
+    tensor.set_data_from_numpy(np.array([1, 2], dtype=np.float32))
+    everything = {"request_id": "r", "timeout": 9_000_000, "priority": 3, "sequence_id": 41, "sequence_end": True}
+    with triton.InferenceServerClient(server.grpc if kind == "grpc" else server.address) as client:
+
+        def said(outputs: list[str], **more: Any) -> tuple[list[Any], bool]:
+            """What the model read, and whether the other output came along."""
+            asked = [triton.InferRequestedOutput(name) for name in outputs]
+            result = client.infer("m", [tensor], outputs=asked or None, **more)
+            return json.loads(result.as_numpy("SAID")[0]), result.as_numpy("IN_FULL") is not None
+
+        plain = ["", 0, 0, 0, 0, ["SAID", "IN_FULL"], ""]
+        assert said([]) == (plain, True)
+        assert said(["SAID"], **everything) == (["r", 9_000_000, 3, 41, 2, ["SAID"], ""], False)
+        # Here the model makes both whatever it is asked for.
+        parameters = {"both": True}
+        assert said(["SAID"], parameters=parameters) == (["", 0, 0, 0, 0, ["SAID"], '{"both":true}'], False)
 
 
 RETURNS = {

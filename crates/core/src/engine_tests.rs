@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::error::Code;
 use crate::instance::fake_worker::{FakeWorker, record, strings};
 use crate::instance::frame::other_side::{self, FromCore};
 use crate::instance::frame::{Call, Range, Record, TensorEntry, WHOLE};
@@ -130,17 +131,18 @@ pub(super) fn count(engine: &Engine) -> (u64, u64, u64, u64) {
 
 #[tokio::test]
 async fn a_request_comes_back_with_id_parameters_and_statistics() {
-    let (engine, mut worker) = serving(json!({}));
+    let (engine, mut worker) = serving(json!({"reads_requests": true}));
     let mut sent = request(&[1, 2]);
     sent.id = "seven".into();
     sent.parameters = vec![("k".into(), Parameter::Int(5))];
+    (sent.timeout_us, sent.priority, sent.outputs) = (7_000_000, 2, vec!["y".into()]);
     let waiting = infer(&engine, sent);
     let call = worker.call().await;
     assert_eq!((call.rows, call.requests[0].rows, &call.entries[0].dims), (1, 1, &vec![1, 2]));
     assert_eq!(worker.read(call.entries[0].range), bytes(&[1, 2]));
     assert_eq!(worker.read(call.area), [0; 64]);
     let meta: Value = serde_json::from_slice(&worker.read(call.requests[0].meta)).unwrap();
-    assert_eq!(meta, json!({"id": "seven", "parameters": {"k": 5}}));
+    assert_eq!(meta, json!({"id": "seven", "parameters": {"k": 5}, "timeout": 7_000_000, "priority": 2, "outputs": ["y"]}));
     let answer = Record { text: br#"{"p": "q", "n": 42}"#.to_vec(), ..worker.echo(&call) };
     worker.reply(&[answer]);
     let response = outcome(waiting).await.unwrap();
@@ -156,6 +158,22 @@ async fn a_request_comes_back_with_id_parameters_and_statistics() {
     assert_eq!(shown["inference_stats"]["cache_miss"], json!({"count": 0, "ns": 0}));
     assert_eq!(shown["response_stats"]["0"]["success"]["count"], 1);
     assert!(shown["last_inference"].as_u64().unwrap() > 1_600_000_000_000);
+}
+
+#[tokio::test]
+async fn a_model_that_cancels_says_so_in_its_own_words() {
+    let (engine, mut worker) = serving(json!({}));
+    for (text, shown) in [("the operator stopped it", "the operator stopped it"), ("", "Request cancelled")] {
+        let waiting = infer(&engine, request(&[1, 2]));
+        let call = worker.call().await;
+        assert_eq!(call.requests[0].meta, Range::default());
+        worker.reply(&[Record { status: 8, text: text.into(), ..record(&call, Vec::new()) }]);
+        let error = outcome(waiting).await.unwrap_err();
+        assert_eq!((error.code(), error.to_string().as_str()), (Code::Cancelled, shown));
+    }
+    let found = engine.registry().find("m", None).unwrap();
+    let canceled = found.statistics.failures().find(|(reason, _)| reason.name() == "CANCELED");
+    assert_eq!(canceled.map(|(_, count)| count), Some(2));
 }
 
 #[tokio::test]

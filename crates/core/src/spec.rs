@@ -29,6 +29,9 @@ pub struct ModelSpec {
     /// Whether a request has any number of responses (`model_transaction_policy.decoupled`).
     #[serde(default)]
     pub decoupled: bool,
+    /// Whether its code may ask what a request says besides its tensors; else that stays here.
+    #[serde(default)]
+    pub reads_requests: bool,
     /// Whether its answers may come from the response cache (`response_cache.enable`).
     #[serde(default)]
     pub response_cache: bool,

@@ -386,7 +386,8 @@ fn failure(status: u8, text: &[u8]) -> InferError {
         5 => Code::Unavailable,
         6 => Code::Unsupported,
         7 => Code::AlreadyExists,
-        8 => return InferError::Cancelled,
+        8 if text.is_empty() => return InferError::Cancelled,
+        8 => Code::Cancelled,
         _ => return InferError::Backend(text),
     };
     InferError::BackendCode { code, text }

@@ -41,7 +41,8 @@ impl Batch {
 
     /// Copies the inputs into the arena and takes `room` zero bytes for the outputs.
     pub fn place(&self, served: &Served, arena: &mut Arena, room: u64) -> Result<Placed, ArenaFull> {
-        let metas: Vec<_> = self.jobs.iter().map(|job| meta(&job.request)).collect();
+        let told = served.spec.reads_requests;
+        let metas: Vec<_> = self.jobs.iter().map(|job| if told { meta(&job.request) } else { Vec::new() }).collect();
         let count = self.jobs[0].request.inputs.len();
         let groups = || groups(&self.jobs, served.spec.decoupled);
         let length = |jobs: &[BoxedJob], input: usize| -> u64 {
@@ -119,9 +120,11 @@ impl Place<'_> {
     }
 }
 
-/// The request's id, parameters and trace context as JSON; empty if it has none of them.
+/// What the request says besides its tensors, as JSON; empty if it says nothing.
 fn meta(request: &InferRequest) -> Vec<u8> {
-    if request.id.is_empty() && request.parameters.is_empty() && request.traceparent.is_none() {
+    let InferRequest { id, parameters, outputs, traceparent, timeout_us, priority, .. } = request;
+    let texts = [id.is_empty(), parameters.is_empty(), outputs.is_empty(), traceparent.is_none()];
+    if texts == [true; 4] && (*timeout_us, *priority) == (0, 0) {
         return Vec::new();
     }
     serde_json::to_vec(&Meta(request)).expect("strings and numbers become JSON")
@@ -134,6 +137,15 @@ impl Serialize for Meta<'_> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", &self.0.id)?;
         map.serialize_entry("parameters", &Named(&self.0.parameters))?;
+        if self.0.timeout_us > 0 {
+            map.serialize_entry("timeout", &self.0.timeout_us)?;
+        }
+        if self.0.priority > 0 {
+            map.serialize_entry("priority", &self.0.priority)?;
+        }
+        if !self.0.outputs.is_empty() {
+            map.serialize_entry("outputs", &self.0.outputs)?;
+        }
         if let Some(traceparent) = &self.0.traceparent {
             map.serialize_entry("traceparent", traceparent)?;
         }

@@ -1,6 +1,6 @@
 //! Why a request failed and why one ran alone, as metrics tell them apart.
 
-use crate::error::InferError;
+use crate::error::{Code, InferError};
 
 /// The `reason` of `nv_inference_request_failure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl From<&InferError> for FailureReason {
     fn from(error: &InferError) -> Self {
         match error {
             InferError::QueueTimeout { .. } => Self::Rejected,
-            InferError::Cancelled => Self::Canceled,
+            InferError::Cancelled | InferError::BackendCode { code: Code::Cancelled, .. } => Self::Canceled,
             InferError::Backend(_) | InferError::BackendCode { .. } | InferError::WorkerLost { .. } => Self::Backend,
             InferError::ModelNotFound { .. }
             | InferError::VersionNotFound { .. }

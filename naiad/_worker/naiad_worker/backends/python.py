@@ -128,7 +128,7 @@ class Backend:
             responses = self._run(requests)
         except (Exception, SystemExit) as error:  # a model may raise anything
             return [Answer(INTERNAL, [], self._failed(error))] * len(asked)
-        return [self._answer(response) for response in responses]
+        return [self._answer(*pair) for pair in zip(requests, responses)]
 
     def _request(self, asked: Asked) -> InferenceRequest:
         tensors = [Tensor.of(self._inputs[index], array, code_of(array)) for index, array in asked.inputs.items()]
@@ -175,25 +175,30 @@ class Backend:
     def _text(self, cause: str) -> str:
         return f"Failed to process the request(s) for model '{self._name}', message: {cause}"
 
-    def _answer(self, response: InferenceResponse) -> Answer:
-        """One response as the worker protocol has it; raises nothing."""
+    def _answer(self, request: InferenceRequest, response: InferenceResponse) -> Answer:
+        """One response as the worker protocol has it, without outputs that nobody asked for; raises nothing."""
         error = response.error()
         if error is not None:
             return Answer(error.code() + 1, [], cut(error.message()))
         outputs: dict[int, Any] = {}
-        unknown = []
+        unknown, unwanted = [], False
+        wanted = request.requested_output_names()
         for tensor in response.output_tensors():
             if tensor.name() not in self._outputs:
                 unknown.append(tensor.name())
+                continue
+            if tensor.name() not in wanted:
+                unwanted = True
                 continue
             index = self._outputs.index(tensor.name())
             if index in outputs:
                 return Answer(INTERNAL, [], cut(self._text(f"the response has output '{tensor.name()}' twice")))
             outputs[index] = tensor.on_host()
-        if unknown and (not outputs or unknown[0] not in self._told):
+        nothing = not outputs and not unwanted
+        if unknown and (nothing or unknown[0] not in self._told):
             there = ", ".join(f"'{name}'" for name in self._outputs)
             text = f"the response has output '{unknown[0]}', expected one of the configuration's: {there}"
-            if not outputs:
+            if nothing:
                 return Answer(INTERNAL, [], cut(self._text(text)))
             self._told.add(unknown[0])
             print(f"WARNING: {self._text(text)}; it is left out", flush=True)

@@ -35,7 +35,7 @@ fn a_worker_sees_the_span_of_its_model_and_nothing_of_what_is_not_traced() {
     let runtime = runtime();
     let mut worker = {
         let _context = runtime.enter();
-        site.publish("m", &json!({}))
+        site.publish("m", &json!({"reads_requests": true}))
     };
     let working = thread::spawn(move || {
         runtime.block_on(async {

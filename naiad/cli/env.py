@@ -11,6 +11,7 @@ import typer
 from naiad.cli.environments import Asked, open_place
 from naiad.cli.output import Exit, Form, Output, State, fail, guarded, progress, result, table
 
+Name = Annotated[str, typer.Argument(help="the environment")]
 Folder = Annotated[
     Path | None,
     typer.Option("--environments", help="the folder that 'naiad serve --environments' reads", show_default=False),
@@ -87,7 +88,7 @@ def ls(environments: Folder = None, state: State = None, output: Output = Form.T
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="the environment")],
+    name: Name,
     environments: Folder = None,
     state: State = None,
     output: Output = Form.TABLE,
@@ -103,7 +104,7 @@ def show(
 
 
 def logs(
-    name: Annotated[str, typer.Argument(help="the environment")],
+    name: Name,
     follow: Annotated[bool, typer.Option("--follow", help="go on until the build ends")] = False,
     environments: Folder = None,
     state: State = None,
@@ -118,9 +119,7 @@ def logs(
     guarded(work)
 
 
-def lock(
-    name: Annotated[str, typer.Argument(help="the environment")], environments: Folder = None, state: State = None
-) -> None:
+def lock(name: Name, environments: Folder = None, state: State = None) -> None:
     """Print the lock file of the build in use: every package with its hashes."""
 
     def work() -> None:
@@ -131,7 +130,7 @@ def lock(
 
 
 def rebuild(
-    name: Annotated[str, typer.Argument(help="the environment")],
+    name: Name,
     requirements: Requirements = None,
     file: CondaFile = None,
     offline: Offline = False,
@@ -170,9 +169,13 @@ def rm(
 def _text(requirements: Path | None, file: Path | None) -> tuple[str, str]:
     if (requirements is None) == (file is None):
         fail("expected -r requirements.txt or -f environment.yaml", Exit.USAGE)
-    if requirements is not None:
-        return "PIP", requirements.read_text("utf-8")
-    return "CONDA", file.read_text("utf-8") if file else ""
+    path = requirements or file or Path()
+    try:
+        return ("CONDA" if file else "PIP"), path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        fail(f"'{path}' does not exist", Exit.NOT_FOUND)
+    except UnicodeDecodeError as error:
+        fail(f"'{path}': expected UTF-8 text, got the byte {error.object[error.start]:#04x} at {error.start}")
 
 
 def _place(text: str) -> str:
@@ -180,10 +183,11 @@ def _place(text: str) -> str:
 
 
 def _built(document: dict[str, Any], output: Form, *, wait: bool) -> None:
-    """Shows what became of a build; a failed one ends the command with the resolver's words."""
-    result(document, output, lambda: [f"{document['state'].lower():<9} {document['name']}  {_summary(document)}"])
+    """Shows what became of a build; of a failed one the resolver's words have been shown as they came."""
+    result(
+        document, output, lambda: [f"{document['state'].lower():<9} {document['name']}  {_summary(document)}".rstrip()]
+    )
     if wait and document["problem"]:
-        progress(document["problem"])
         kept = "; the last good build stays in use" if document["digest"] else ""
         fail(f"environment '{document['name']}' could not be built{kept}", Exit.NOT_READY)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from naiad.cli.context import connect
 from naiad.cli.output import Exit, fail, progress
@@ -86,7 +86,7 @@ class FolderPlace:
 
     def create(self, name: str, asked: Asked, *, wait: bool) -> dict[str, Any]:
         """Makes one and builds it; whether to wait is no question without a platform."""
-        from naiad.environments.errors import WrongSpecification
+        from naiad.environments.errors import EnvironmentExists, WrongSpecification
         from naiad.environments.specification import Specification
 
         fields = {key: value or "" if value is None else value for key, value in dataclasses.asdict(asked).items()}
@@ -95,13 +95,15 @@ class FolderPlace:
             self._store.create(name, Specification.of_document(fields))
         except WrongSpecification as error:
             fail(str(error), Exit.USAGE)
+        except EnvironmentExists:
+            _taken(name)
         return self._built(name, offline=offline)
 
     def rebuild(self, name: str, given: tuple[str, str] | None, *, offline: bool, wait: bool) -> dict[str, Any]:
         """Builds one anew, perhaps of another text."""
         from naiad.environments.specification import check
 
-        specification = self._store.get(name).specification
+        specification = self._idle(name).specification
         if given is not None:
             specification = dataclasses.replace(specification, manager=given[0], text=given[1])
             check(specification)
@@ -147,38 +149,53 @@ class FolderPlace:
         else:
             self._store.remove(name)
 
+    def _idle(self, name: str) -> Named:
+        """The environment, unless it is being built: its log is of that build, and its file too."""
+        from naiad.environments.store import BUILDING
+
+        named = self._store.get(name)
+        if named.state == BUILDING:
+            fail(f"environment '{name}' is being built; see 'naiad env logs {name} --follow'")
+        return named
+
     def _built(self, name: str, *, offline: bool) -> dict[str, Any]:
         """Builds in a thread, shows its log meanwhile."""
         from naiad.environments.errors import BuildFailed
 
+        self._idle(name)
         errors: list[Exception] = []
+        done = threading.Event()  # a join that Ctrl-C interrupts takes the thread for ended, in Python 3.11 and 3.12
 
         def build() -> None:
             try:
                 self._store.build(name, offline=offline)
             except Exception as error:
                 errors.append(error)
+            finally:
+                done.set()
 
-        builder = threading.Thread(target=build)
-        builder.start()
+        threading.Thread(target=build).start()
         try:
-            self._show(name, builder)
+            self._show(name, done)
         except KeyboardInterrupt:
+            progress("stopping the build; what was made of it is removed ...")
             self._store.stop()
             raise
         finally:
-            builder.join()
+            done.wait()
+        if errors and isinstance(errors[0], OSError):
+            why = errors[0].strerror or errors[0]
+            fail(f"environment '{name}' could not be built in '{self._store.root}': {why}")
         if errors and not isinstance(errors[0], BuildFailed):
             raise errors[0]
         return self.get(name)
 
-    def _show(self, name: str, builder: threading.Thread) -> None:
+    def _show(self, name: str, done: threading.Event) -> None:
         position = 0
         path = self._store.log(name)
-        alive = True
-        while alive:
-            builder.join(_LOOK_SECONDS)
-            alive = builder.is_alive()
+        last = False
+        while not last:
+            last = done.wait(_LOOK_SECONDS)
             text = path.read_bytes() if path.exists() else b""
             end = text.rfind(b"\n") + 1
             for line in text[position:end].decode("utf-8", "replace").splitlines():
@@ -224,9 +241,19 @@ class PlatformPlace:
 
     def create(self, name: str, asked: Asked, *, wait: bool) -> dict[str, Any]:
         """Wants one; shows the build."""
+        from naiad.sdk.errors import ApiError
+
         document = {key: value for key, value in dataclasses.asdict(asked).items() if value is not None}
         document["spec"] = document.pop("text")
-        self._client.create_environment(_fields({"name": name, **document}))
+        fields = _fields({"name": name, **document})
+        try:
+            self._client.create_environment(fields)
+        except ApiError as error:
+            if error.code != "ALREADY_EXISTS":
+                raise
+            if self._client.environment(name).status.state != "FAILED":
+                _taken(name)
+            self._client.apply_environment(fields)  # there is nothing to lose, and its file was mended
         return self._watched(name) if wait else self.get(name)
 
     def rebuild(self, name: str, given: tuple[str, str] | None, *, offline: bool, wait: bool) -> dict[str, Any]:
@@ -267,10 +294,19 @@ class PlatformPlace:
                 time.sleep(_LOOK_SECONDS)
 
     def _watched(self, name: str) -> dict[str, Any]:
-        for line in self._client.environment_logs(name, follow=True):
-            if line:
-                progress(f"  {line}")
+        try:
+            for line in self._client.environment_logs(name, follow=True):
+                if line:
+                    progress(f"  {line}")
+        except KeyboardInterrupt:
+            progress(f"the platform goes on with the build; next: naiad env logs {name} --follow")
+            raise
         return self.get(name)
+
+
+def _taken(name: str) -> NoReturn:
+    ways = f"'naiad env rebuild {name} -r FILE' builds it of another file, 'naiad env rm {name}' removes it"
+    fail(f"environment '{name}' exists and is made of something else; {ways}")
 
 
 def _fields(document: dict[str, Any]) -> EnvironmentFields:

@@ -87,7 +87,10 @@ def guarded(command: Callable[[], Result]) -> Result:
         fail(str(error), Exit.NOT_FOUND)
     except NaiadError as error:
         fail(str(error))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        where = f"'{error.filename}': " if error.filename and error.strerror else ""
+        fail(where + (error.strerror or str(error)))
+    except ValueError as error:
         fail(str(error))
 
 

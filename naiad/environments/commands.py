@@ -6,12 +6,13 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from naiad.environments.errors import BuildFailed
+from naiad.environments.errors import BuildFailed, Stopped
 from naiad.environments.specification import Specification
 from naiad.errors import NaiadError
 
@@ -23,6 +24,13 @@ _ALLOWED = frozenset({
     "UV_CACHE_DIR", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_HTTP_TIMEOUT",
     "UV_HTTP_RETRIES", "UV_LINK_MODE", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS",
 })  # fmt: skip
+# A build ends with the process that wanted it, however that ends: nobody else would wait for it.
+_LEASH = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 _SET = {
     "UV_PYTHON_DOWNLOADS": "never",
     "UV_NO_PROGRESS": "1",
@@ -34,10 +42,6 @@ _SET = {
 
 class ToolMissing(NaiadError):
     """The tool that builds environments is not installed."""
-
-
-class Stopped(NaiadError):
-    """The build was ended because its process ends."""
 
 
 class Running:
@@ -117,13 +121,15 @@ def uv(step: str, arguments: Sequence[str], tools: Tools, *, text: str = "", cwd
 
     It names files as they are seen from `cwd`, so its words say little of where on this machine they lie.
     """
+    if tools.running.stopped:  # nothing is begun any more, for it would hold what this process wants to give back
+        raise Stopped(f"{step} was stopped")
     with tools.log.open("ab") as log:
         log.write(f"==> {step}\n".encode())
         log.flush()
         begin = log.tell()
         try:
             process = subprocess.Popen(
-                [find_uv(), *arguments],
+                [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), find_uv(), *arguments],
                 env=tool_environment(tools.environ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from naiad.environments import build, conda_file
-from naiad.environments.commands import LONGEST_SECONDS, Stopped, ToolMissing, Tools
-from naiad.environments.errors import BuildFailed
+from naiad.environments.commands import LONGEST_SECONDS, ToolMissing, Tools
+from naiad.environments.errors import BuildFailed, Stopped
 from naiad.environments.interpreters import Interpreter, own
 from naiad.environments.lock import Lock, resolve
 from naiad.environments.specification import Specification

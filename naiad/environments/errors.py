@@ -3,6 +3,7 @@
 NaiadError
 ├── WrongSpecification   the wish itself cannot be met (names the field)
 ├── BuildFailed          the resolver or the installer refused (keeps its words)
+├── Stopped              the build was ended because its process ends
 ├── BadArchive           an archive that is not extracted (says which member and why)
 ├── NoSuchEnvironment    nothing of that name, and what there is instead
 ├── EnvironmentExists    the name is taken
@@ -31,6 +32,10 @@ class BuildFailed(NaiadError):
         super().__init__(f"{step} failed: {words}" if words else f"{step} failed without a word")
         self.step = step
         self.words = words
+
+
+class Stopped(NaiadError):
+    """The build was ended because its process ends."""
 
 
 class BadArchive(NaiadError):

@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _LOOK_SECONDS = 0.02
@@ -37,25 +37,22 @@ class Lease:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, *, wait_seconds: float | None) -> Iterator[bool]:
-    """Holds a lock alone; False if another holds it for longer than that. None waits without end."""
+def exclusive(path: Path, *, wait_seconds: float, stopped: Callable[[], bool] = lambda: False) -> Iterator[bool]:
+    """Holds a lock alone; False if another holds it for longer than that, or until `stopped` says so."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        yield _taken(descriptor, wait_seconds)
+        yield _taken(descriptor, wait_seconds, stopped)
     finally:
         os.close(descriptor)
 
 
-def _taken(descriptor: int, wait_seconds: float | None) -> bool:
-    if wait_seconds is None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return True
+def _taken(descriptor: int, wait_seconds: float, stopped: Callable[[], bool]) -> bool:
     end = time.monotonic() + wait_seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= end:
+            if time.monotonic() >= end or stopped():
                 return False
             time.sleep(_LOOK_SECONDS)
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from naiad.environments.errors import Stopped
 from naiad.environments.leases import Lease, exclusive
 
 _SCRATCH, _GRAVE = ".part", ".removed"
@@ -57,18 +59,25 @@ class Shelf:
         with contextlib.suppress(OSError):
             os.utime(self.root / f"{key}.use")
 
-    def have(self, key: str, make: Callable[[Path], Mapping[str, Any]]) -> tuple[Lease, bool]:
-        """Holds it, made now unless it is there; whether it was made. `make` makes the folder and says of what."""
+    def have(
+        self, key: str, make: Callable[[Path], Mapping[str, Any]], *, give_up: Callable[[], bool] = lambda: False
+    ) -> tuple[Lease, bool]:
+        """Holds it, made now unless it is there; whether it was made. `make` makes the folder and says of what.
+
+        While another makes it, `give_up` is asked again and again whether to wait no longer; then raises `Stopped`.
+        """
         lease = self.hold(key)
         if lease is not None:
             return lease, False
         self.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.root.mkdir(exist_ok=True, mode=0o700)
-        with exclusive(self.root / f"{key}.making", wait_seconds=None):
+        making = self.root / f"{key}.making"
+        with exclusive(making, wait_seconds=math.inf, stopped=give_up) as alone:
+            if not alone:
+                raise Stopped("another process makes it, and nobody waits for that any more")
             made = not self.is_whole(key)
             if made:
-                shutil.rmtree(self._buried(key), ignore_errors=True)
-                write_json(self.root / f"{key}.json", make(self.root / key))
+                self._make(key, make)
             use = self.root / f"{key}.use"
             use.touch()
             use.chmod(0o644)  # a server that may only read holds it, too
@@ -76,6 +85,14 @@ class Shelf:
         if lease is None:
             raise RuntimeError(f"'{key}' was made and is not there")
         return lease, made
+
+    def _make(self, key: str, make: Callable[[Path], Mapping[str, Any]]) -> None:
+        shutil.rmtree(self._buried(key), ignore_errors=True)
+        try:
+            write_json(self.root / f"{key}.json", make(self.root / key))
+        except BaseException:  # of it nothing stays, not even on a disk without room for the mark
+            shutil.rmtree(self._buried(key), ignore_errors=True)
+            raise
 
     def is_used(self, key: str) -> bool:
         """Whether somebody holds it; needs no right to write."""
@@ -108,9 +125,12 @@ class Shelf:
         """Removes what a process that was killed had begun to make or to remove."""
         for path in self.root.glob(f"*{_GRAVE}"):
             shutil.rmtree(path, ignore_errors=True)
-        for path in self.root.glob(f"*{_SCRATCH}"):
-            with self._alone(path.name.removesuffix(_SCRATCH)) as alone:
-                if alone:
+        for path in self.root.glob("*/"):
+            key = path.name.removesuffix(_SCRATCH)
+            if path.name == key and self.is_whole(key):
+                continue
+            with self._alone(key) as alone:
+                if alone and (path.name != key or not self.is_whole(key)):
                     shutil.rmtree(path, ignore_errors=True)
 
     def _buried(self, key: str) -> Path:
@@ -142,7 +162,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     try:
         part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
         os.replace(part, path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file by itself

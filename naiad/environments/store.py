@@ -77,10 +77,11 @@ class Store:
     """The environments below one folder; safe to be used by several processes."""
 
     def __init__(self, root: Path, *, environ: Mapping[str, str] | None = None) -> None:
+        self.root = root
         self._named = root / "named"
+        self._running = Running()
         self._builds = Shelf(root / "builds")
         self.archives = Archives(root / "archives")
-        self._running = Running()
         self._environ = dict(os.environ) if environ is None else dict(environ)
 
     # -- names ------------------------------------------------------------------------------------------------------
@@ -95,15 +96,21 @@ class Store:
             existing = self.get(name)
             if existing.specification == specification:
                 return existing
-            raise EnvironmentExists(f"environment '{name}' exists and is made of something else; remove it first")
+            if existing.state != FAILED:  # else there is nothing to lose, and its file was mended
+                raise EnvironmentExists(f"environment '{name}' exists and is made of something else; remove it first")
         return self.put(name, specification)
 
     def put(self, name: str, specification: Specification) -> Named:
         """Wants an environment to be made of this from its next build on; earlier builds stay in use."""
         folder = self._named / name
-        self._named.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_json(folder / "specification.json", specification.document())
+        for place in (self._named.parent, self._named, folder):
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            write_json(folder / "specification.json", specification.document())
+        except OSError:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if it is new, and so empty
+            raise
         (folder / "build.log").unlink(missing_ok=True)  # it was about something else
         return self.get(name)
 
@@ -116,11 +123,12 @@ class Store:
             raise NoSuchEnvironment(f"there is no environment '{name[:80]}'; there is {there}")
         state = read_json(folder / "state.json") or {}
         builds = tuple(Build(**row) for row in state.get("builds", ()) if self._builds.is_whole(row["key"]))
+        now = self._state(folder, state, bool(builds))
         return Named(
             name=name,
             specification=Specification.of_document(specification),
-            state=self._state(folder, state, bool(builds)),
-            problem=state.get("problem", ""),
+            state=now,
+            problem="" if now == BUILDING else state.get("problem", ""),
             builds=builds,
         )
 
@@ -158,6 +166,7 @@ class Store:
                     text = f"environment '{name}' is in use by a running server; unload its models first"
                     raise EnvironmentBusy(text)
             shutil.rmtree(folder)
+        self.tidy()
 
     # -- builds -----------------------------------------------------------------------------------------------------
 
@@ -165,11 +174,18 @@ class Store:
         """Ends the builds that run, and those that would begin."""
         self._running.stop()
 
-    def build(self, name: str, *, offline: bool = False, pinned: Collection[str] = ()) -> Named:
+    def build(
+        self,
+        name: str,
+        *,
+        offline: bool = False,
+        pinned: Collection[str] = (),
+        allow: Callable[[Specification], None] = lambda _: None,
+    ) -> Named:
         """Builds a name anew; raises `BuildFailed`, and then the last good build stays in use.
 
         Where the lock is what it was, nothing is built. Older builds go after a while, those apart whose digest begins
-        with one of `pinned`.
+        with one of `pinned`. `allow` raises what forbids the build.
         """
         self.get(name)
         folder = self._named / name
@@ -181,12 +197,14 @@ class Store:
             self._note(folder, named, problem="", building=True)
             try:
                 tools = Tools(log=log, offline=offline, environ=self._environ, running=self._running)
+                allow(named.specification)
                 build, lease = self._built(named, tools)
             except (NaiadError, OSError) as error:
                 known = isinstance(error, BuildFailed)  # then the log has its words
-                with log.open("ab") as stream:
+                with contextlib.suppress(OSError), log.open("ab") as stream:  # a full disk may be why it failed
                     stream.write(b"FAILED\n" if known else f"FAILED: {self.words_of(error)}\n".encode())
-                self._note(folder, named, problem=self.words_of(error))
+                with contextlib.suppress(OSError):
+                    self._note(folder, named, problem=self.words_of(error))
                 raise
             with log.open("ab") as stream:
                 stream.write(b"READY\n")
@@ -221,11 +239,20 @@ class Store:
         key = f"{lock.digest[:32]}-py{version}"
 
         def made(place: Path) -> dict[str, Any]:
-            (self._builds.root / f"{key}.lock").write_text(lock.text, "utf-8")
             make(place)
+            (self._builds.root / f"{key}.lock").write_text(lock.text, "utf-8")
             return {"digest": lock.digest, "python": version}
 
-        lease, new = self._builds.have(key, made)
+        told: list[str] = []
+
+        def give_up() -> bool:
+            if not told:
+                told.append("the same is being made by another build, for which this one waits\n")
+                with tools.log.open("ab") as stream:
+                    stream.write(told[0].encode())
+            return tools.running.stopped
+
+        lease, new = self._builds.have(key, made, give_up=give_up)
         if not new:
             with tools.log.open("ab") as stream:
                 stream.write(b"the lock is unchanged: the build that is there is taken\n")

@@ -164,6 +164,7 @@ def test_g1_no_build_is_sent_to_a_host_that_is_not_public(make_platform, wanted)
         assert client.post("/api/v1/environments", json=wanted | fields).status_code == 201
         status = settled(client, "small")["status"]
         assert (status["state"], status["problem"]) == ("FAILED", "index_url: host '2130706433' is no public one")
+        assert status["problem"] in client.get("/api/v1/environments/small/logs").text
         with pytest.raises(BlockingIOError):
             listener.accept()
 
@@ -278,7 +279,9 @@ def whole_life(naiad, where: list[str], wheelhouse: str, folder: Path) -> None:
     (folder / "good.txt").write_text("tiny<2\n")
     (folder / "bad.txt").write_text("nosuch-zz\n")
     offline = ["--find-links", wheelhouse, "--offline"]
-    made = naiad("env", "create", "small", "-r", str(folder / "good.txt"), *offline, *where)
+    wrong = naiad("env", "create", "small", "-r", str(folder / "bad.txt"), *offline, *where, code=3)
+    assert wrong.stderr.count("No solution found") == 1
+    made = naiad("env", "create", "small", "-r", str(folder / "good.txt"), *offline, *where)  # the file was mended
     assert "==> installing" in made.stderr
     assert made.stdout.startswith("ready     small  Python ")
     assert "small" in naiad("env", "ls", *where).stdout

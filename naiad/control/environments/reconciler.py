@@ -11,8 +11,7 @@ from typing import Any
 
 from naiad.control.environments.store import EnvironmentStore, Outcome
 from naiad.control.reconcile import Busy
-from naiad.environments.commands import Stopped
-from naiad.environments.errors import EnvironmentBusy, NoSuchEnvironment
+from naiad.environments.errors import EnvironmentBusy, NoSuchEnvironment, Stopped
 from naiad.environments.lock import Lock
 from naiad.environments.reach import Reach
 from naiad.environments.specification import Specification
@@ -96,9 +95,8 @@ class EnvironmentReconciler:
         try:
             self._parts.builds.put(name, specification_of(fields))
             report(name, wanted.generation, Outcome(state="BUILDING"))
-            if not fields["offline"]:
-                self._parts.reach.check(specification_of(fields))
-            named = self._parts.builds.build(name, offline=fields["offline"], pinned=self._parts.pinned())
+            allow = (lambda _: None) if fields["offline"] else self._parts.reach.check
+            named = self._parts.builds.build(name, offline=fields["offline"], pinned=self._parts.pinned(), allow=allow)
             report(name, wanted.generation, Outcome(state=READY, built=self._built(named), observed=True))
         except Stopped:
             return  # the platform ends; the next one builds it

@@ -56,7 +56,8 @@ def diagnosis_lines(service: Service) -> list[str]:
         return []
     lines = [f"why       {diagnosis.code}: {diagnosis.title}", *(f"          {line}" for line in diagnosis.evidence)]
     for fix in diagnosis.fixes:
-        lines.append(f"fix       {fix.text}" + (f": {fix.command}" if fix.command else ""))
+        more = f": {fix.command}" if fix.command and fix.command not in fix.text else ""
+        lines.append(f"fix       {fix.text}{more}")
     return lines
 
 

@@ -100,5 +100,6 @@ def _explained(error: Any) -> list[str]:
         return []
     lines = [f"{diagnosis.code}: {diagnosis.title}", *(f"  {line}" for line in diagnosis.evidence)]
     for fix in diagnosis.fixes:
-        lines.append(f"  fix: {fix.text}" + (f"   {fix.command}" if fix.command else ""))
+        more = f"   {fix.command}" if fix.command and fix.command not in fix.text else ""
+        lines.append(f"  fix: {fix.text}{more}")
     return lines

@@ -6,7 +6,7 @@ Codes are a contract and never renamed. `diagnose` reads only what it is given, 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from naiad.control.schema import Diagnosis, Fix
 from naiad.errors import NaiadError
@@ -159,7 +159,8 @@ def classify(text: str) -> str:
 def diagnose(evidence: Evidence) -> Diagnosis:
     """The diagnosis of what a server answered to a load, or says in its index: its fix comes before ours."""
     told = _FIX.search(evidence.text)
-    return make(classify(evidence.text), evidence, fix=told[1] if told else "")
+    seen = replace(evidence, text=_FIX.sub("", evidence.text)) if told else evidence
+    return make(classify(evidence.text), seen, fix=told[1] if told else "")
 
 
 def of_broken(broken: Broken, service: str) -> Diagnosis:

@@ -66,7 +66,7 @@ def deploy(
     name: Annotated[str | None, typer.Option(help="the service's name (default: after the model)")] = None,
     public: Annotated[bool, typer.Option("--public", help="anyone who reaches it may call it, without a key")] = False,
     trust: Annotated[
-        bool, typer.Option("--trust", help="the model's files may hold code that runs (model.py)")
+        bool, typer.Option("--trust", help="the model's files may hold code that runs (model.py, pickles)")
     ] = False,
     inputs: Annotated[list[str] | None, typer.Option("--input", help="NAME:DTYPE:DIMS, as x:FP32:-1,1,32,32")] = None,
     outputs: Annotated[list[str] | None, typer.Option("--output", help="NAME:DTYPE:DIMS")] = None,
@@ -140,7 +140,10 @@ class _Meter:
 
 def _files(path: Path) -> list[tuple[Path, str]]:
     if path.is_file():
-        return [(path, path.name)]
+        from naiad.signature.onnx import weights_beside
+
+        beside = weights_beside(path) if path.suffix.lower() == ".onnx" else ()
+        return [(path, path.name), *((path.resolve().parent / name, name) for name in beside)]
     files = []
     for where, folders, names in os.walk(path):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))

@@ -113,6 +113,18 @@ def read_onnx(path: Path) -> Signature:
     )
 
 
+def weights_beside(path: Path) -> tuple[str, ...]:
+    """The files that hold weights of an ONNX file, below its folder; none where they are not there or it is damaged."""
+    try:
+        with path.open("rb") as file:
+            locations = _model(Message.of(file, fields=MAX_FIELDS)).locations
+        for location in locations:
+            _beside(path, location)
+    except (Damaged, UnservableFile, OSError):
+        return ()
+    return tuple(sorted(locations))
+
+
 def _format(model: _Model) -> str:
     opset = max(model.opsets.get("", 0), model.opsets.get("ai.onnx", 0))
     told = [f"IR {model.ir_version}"] if model.ir_version else []

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from naiad.control.schema import TensorField
+from naiad.signature.pickles import TRUST
 
 MAX_BATCH_SIZE = 32
 ENVIRONMENT = "naiad.environment"
@@ -23,16 +24,19 @@ class Declared:
     outputs: tuple[TensorField, ...] = ()
     environment: str = ""
     """`NAME@DIGEST` of what the workers run in; "" is the server's own interpreter."""
+    pickle: bool = False
+    """Whether the model is a pickle that the user trusts."""
 
 
 def generate(model: str, existing: str | None, fields: Declared) -> str | None:
     """The text of `config.pbtxt`, or None where everything is left to detection."""
     declared = bool(fields.inputs or fields.outputs)
-    if existing is None and not declared and not fields.environment:
+    if existing is None and not declared and not fields.environment and not fields.pickle:
         return None
     text = "" if existing is None else _renamed(existing)
     text += _declared(fields) if declared else ""
-    return f'name: "{model}"\n' + text + (_parameter(ENVIRONMENT, fields.environment) if fields.environment else "")
+    text += _parameter(ENVIRONMENT, fields.environment) if fields.environment else ""
+    return f'name: "{model}"\n' + text + (_parameter(TRUST, "true") if fields.pickle else "")
 
 
 def pinned_digests(text: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import httpx
 from naiad.control.diagnosis import Broken
 from naiad.control.engines import clone, trust
 from naiad.control.engines.configuration import Declared, generate
-from naiad.control.engines.layout import CONFIGURATION, find
+from naiad.control.engines.layout import CONFIGURATION, Layout, find
 from naiad.errors import NaiadError
 from naiad.runtimes.base import Running
+from naiad.signature.onnx import weights_beside
 
 _CALL_SECONDS = 10.0
 _LOAD_SECONDS = 300.0
@@ -35,6 +36,15 @@ class Prepared:
 
     digest: str
     config_pbtxt: str | None
+
+
+def _files(layout: Layout, target: Path) -> list[clone.Copy]:
+    """What to copy; with a single ONNX file come the files beside it that hold its weights."""
+    if not layout.content.is_file():
+        return clone.files_of(layout.content, target)
+    file = layout.content.resolve()
+    beside = weights_beside(file) if file.suffix.lower() == ".onnx" else ()
+    return [(layout.content, target), *((file.parent / name, target.parent / name) for name in beside)]
 
 
 def internal_name(service: str, version: int) -> str:
@@ -69,15 +79,13 @@ class ModelFolder:
         version.mkdir(parents=True, mode=0o700)
         try:
             target = version / layout.name
-            if layout.content.is_file():
-                copies = [(layout.content, target)]
-            else:
-                copies = clone.files_of(layout.content, target)
+            copies = _files(layout, target)
             text = layout.configuration.read_text("utf-8") if layout.configuration else None
             if not trusted:
                 trust.refuse_code([source for source, _ in copies], text)
             digest = clone.all_of(copies, hard_link=immutable)
-            config = generate(model, text, declared)
+            pickle = trusted and trust.is_pickle([source for source, _ in copies], text)
+            config = generate(model, text, replace(declared, pickle=pickle))
             if config is not None:
                 (building / CONFIGURATION).write_text(config, "utf-8")
             clone.sync_tree(building)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from naiad.config import pbtxt
 from naiad.control.diagnosis import Broken
 from naiad.errors import ConfigError
+from naiad.signature.pickles import TRUST
 
 _PYTHON = "Python code, which runs when the model is loaded"
 _PICKLE = "a pickle, which can run code when the model is loaded"
@@ -27,6 +28,13 @@ def refuse_code(files: Iterable[Path], configuration: str | None) -> None:
             raise _untrusted(f"'{file.name}' is {what}")
     if configuration is not None and _ENVIRONMENT in _parameters(configuration):
         raise _untrusted(f"config.pbtxt names {_ENVIRONMENT}, an interpreter that runs when the model is loaded")
+
+
+def is_pickle(files: Sequence[Path], configuration: str | None) -> bool:
+    """Whether the model is a pickle about which its configuration says nothing; one beside a `model.py` is not."""
+    pickles = any(_CODE.get(file.suffix.lower()) == _PICKLE for file in files)
+    code = any(file.suffix.lower() == ".py" for file in files)
+    return pickles and not code and (configuration is None or TRUST not in _parameters(configuration))
 
 
 def _parameters(configuration: str) -> frozenset[str]:

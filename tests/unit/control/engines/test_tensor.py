@@ -3,8 +3,10 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import numpy
 import pytest
 
+from naiad.cli.deploy import _files
 from naiad.control.diagnosis import Broken
 from naiad.control.engines.configuration import Declared
 from naiad.control.engines.tensor import ModelFolder
@@ -170,3 +172,48 @@ def test_d4_an_interpreter_of_its_own_is_code(folder, tmp_path, name):
         folder.prepare("net.v1", Declared(), tmp_path / "net", immutable=False)
     assert caught.value.code == "CODE_NOT_TRUSTED"
     folder.prepare("net.v1", Declared(), tmp_path / "net", immutable=False, trusted=True)
+
+
+@pytest.mark.parametrize(
+    ("files", "configuration", "trusted"),
+    [
+        (["model.pkl"], None, True),
+        (["model.joblib"], "max_batch_size: 4\n", True),
+        (["model.pkl"], 'parameters { key: "naiad.trust_pickle" value { string_value: "false" } }\n', False),
+        (["model.py", "weights.pkl"], None, False),
+        (["model.pt"], None, False),
+    ],
+)
+def test_a_trusted_pickle_may_be_opened(folder, tmp_path, files, configuration, trusted):
+    """A lone file has no configuration in which one could say so."""
+    version = tmp_path / "net/1"
+    version.mkdir(parents=True)
+    for name in files:
+        (version / name).write_bytes(b"\x80\x04.")
+    if configuration is not None:
+        (tmp_path / "net/config.pbtxt").write_text(configuration)
+    prepared = folder.prepare("net.v1", Declared(), tmp_path / "net", immutable=False, trusted=True)
+    said = 'key: "naiad.trust_pickle" value { string_value: "true" }'
+    assert (said in (prepared.config_pbtxt or "")) is trusted
+
+
+def test_the_weights_beside_an_onnx_file_come_with_it(folder, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'naiad[dev]'")
+    weights = onnx.numpy_helper.from_array(numpy.ones((4, 400), numpy.float32), "w")
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
+        [value("x", 1, ["n", 4])], [value("y", 1, ["n", 400])], [weights],
+    )  # fmt: skip
+    (tmp_path / "net/w").mkdir(parents=True)
+    onnx.save(
+        onnx.helper.make_model(graph), str(tmp_path / "net/resnet.onnx"), save_as_external_data=True, location="w/a.bin"
+    )
+    (tmp_path / "net/other.bin").write_bytes(b"x")
+    folder.prepare("net.v1", Declared(), tmp_path / "net/resnet.onnx", immutable=False)
+    made = tmp_path / "models/net.v1/1"
+    assert sorted(str(file.relative_to(made)) for file in made.rglob("*") if file.is_file()) == [
+        "model.onnx",
+        "w/a.bin",
+    ]
+    assert [name for _, name in _files(tmp_path / "net/resnet.onnx")] == ["resnet.onnx", "w/a.bin"]

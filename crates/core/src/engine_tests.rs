@@ -384,6 +384,31 @@ async fn a_worker_that_lacks_room_is_granted_more_within_the_budget() {
 }
 
 #[tokio::test]
+async fn what_an_answer_takes_is_learned_from_its_own_rows() {
+    let variable =
+        json!([{"name": "y", "datatype": "INT32", "dims": [-1], "reshape": null, "optional": false, "labels": []}]);
+    let mut change = dynamic(json!({"hold_until": 2}));
+    change["outputs"] = variable;
+    let (engine, mut worker) = serving(change);
+    let waiting = [infer_now(&engine, &[1, 1]).await, infer_now(&engine, &[2, 2]).await];
+    let call = worker.call().await;
+    let answers: Vec<_> = (0..2)
+        .map(|request| {
+            let range = Range { offset: call.area.offset + u64::from(request) * 1024, ..call.area };
+            let output = (DataType::Int32, &[1_i64, 256][..], &[7_u8; 1024][..]);
+            Record { request, ..worker.outputs(&call, range, &[output]) }
+        })
+        .collect();
+    worker.reply(&answers);
+    for each in waiting {
+        assert_eq!(values(each).await.len(), 256);
+    }
+    let last = infer_now(&engine, &[3, 3]).await;
+    assert_eq!(worker.call().await.area.length, 1024, "one row of the two that the call had");
+    drop(last);
+}
+
+#[tokio::test]
 async fn a_queued_request_leaves_at_once_and_a_running_one_is_marked() {
     let (engine, mut worker) = serving(dynamic(json!({})));
     let running = infer_now(&engine, &[1, 1]).await;

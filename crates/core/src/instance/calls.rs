@@ -262,7 +262,8 @@ impl Calls {
                 Err(Fault::Channel(reason)) => return Err(reason),
                 Err(Fault::Answer(error)) => Delivery::new(served, record).fail(flight, &targets, &error),
                 Ok(mut outputs) => {
-                    self.guess.learn(&record.entries, served.spec.outputs.len(), flight.rows);
+                    let rows = targets.iter().map(|target| flight.members[*target].rows).sum();
+                    self.guess.learn(&record.entries, served.spec.outputs.len(), rows);
                     if self.parameters.0 != record.text {
                         let parsed = parameters(&record.text).ok_or("response parameters are not a JSON object")?;
                         self.parameters = (record.text.clone(), Arc::new(parsed));

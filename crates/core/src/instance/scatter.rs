@@ -242,7 +242,7 @@ impl Guess {
         area
     }
 
-    /// Remembers the largest of late, so that a rare large answer is forgotten again.
+    /// Remembers the largest of late, so that a rare large answer is forgotten again; `rows` are those of the answer.
     pub fn learn(&mut self, entries: &[TensorEntry], outputs: usize, rows: u32) {
         self.per_row.resize(outputs, None);
         for entry in entries {

@@ -51,14 +51,15 @@ def load(place: Place) -> Runner:
     places = [at for at, leaf in enumerate(leaves) if leaf is _TENSOR]
     argument_names = program.module_call_graph[0].signature.forward_arg_names or []
     paths = named_leaves(spec, argument_names)
-    unflatten = _unflatten(spec)
+    run = _flat(program, module) if hasattr(module, "_guards_fn") else _nested(program, module)
 
     def call(tensors: list[Any]) -> Any:
+        if len(tensors) != len(places):
+            raise ValueError(f"the program takes {len(places)} tensors, got {len(tensors)}")
         values = list(leaves)
         for at, tensor in zip(places, tensors):
             values[at] = tensor
-        arguments, keywords = unflatten(values)
-        return module(*arguments, **keywords)
+        return run(values)
 
     names = [paths[at][0] for at in places]
     aliases = {paths[at][1]: number for number, at in enumerate(places)}
@@ -130,15 +131,36 @@ def _elsewhere(program: Any, device: Any) -> bool:
     return any(tensor.device.type != device.type for tensor in program.state_dict.values())
 
 
-def _unflatten(spec: Any) -> Any:
-    """From leaves to (arguments, keywords); most models take plain tensors, for which a slice is enough."""
+def _flat(program: Any, module: Any) -> Any:
+    """The program as a function of its leaves.
+
+    The graph itself calls the guards, which check what the program's ranges hold. What torch does around it at each
+    call is left out: it takes arguments apart that come as leaves already, and compares their structure.
+    """
+    from torch import fx
     from torch.utils import _pytree
 
-    arguments, keywords = children(spec)
-    if all(not children(child) and child.type is None for child in (*children(arguments), *children(keywords))):
-        count, keys = len(children(arguments)), list(keywords.context)
-        return lambda values: (values[:count], dict(zip(keys, values[count:])))
-    return lambda values: _pytree.tree_unflatten(values, spec)
+    module.graph.set_codegen(fx.graph.CodeGen())
+    module.recompile()
+    forward, spec = module.forward, program.call_spec.out_spec
+    if spec.type is None:
+        return lambda values: forward(*values)[0]
+    if spec.type in (tuple, list) and all(child.type is None for child in children(spec)):
+        return lambda values: forward(*values)
+    return lambda values: _pytree.tree_unflatten(forward(*values), spec)
+
+
+def _nested(program: Any, module: Any) -> Any:
+    """The same where the module checks its inputs before it runs the graph: without a sample input, or older torch."""
+    from torch.utils import _pytree
+
+    spec = program.call_spec.in_spec
+
+    def run(values: list[Any]) -> Any:
+        arguments, keywords = _pytree.tree_unflatten(values, spec)
+        return module(*arguments, **keywords)
+
+    return run
 
 
 def children(spec: Any) -> Any:

@@ -11,17 +11,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import zipfile
+from itertools import islice
 from typing import Any
 
 from naiad.signature import treespec
+from naiad.signature.archive import Archive
 from naiad.signature.model import Signature, TensorSignature
 from naiad.signature.opcodes import NotReadable
-from naiad.signature.torchscript import read_member
 
-MAX_METADATA = 1 << 20
-MAX_SOURCE = 8 << 20
+MAX_METADATA = 256 << 10
+MAX_SOURCE = 3 << 20
 MAX_INPUTS = 1024
+MAX_CHECKS = 20_000
+"""Checks in the source that are looked at; those of the inputs come first."""
+MAX_SPEC = 100_000
+MAX_NAME = 200
 UNTOLD = (
     "the package does not tell its inputs: give aoti_compile_and_package the option 'aot_inductor.metadata' with "
     "'naiad.inputs', or write them into config.pbtxt"
@@ -40,11 +44,11 @@ def models(names: list[str], top: str) -> list[str]:
     return sorted({match[1] for name in names if (match := found.fullmatch(name))})
 
 
-def read(archive: zipfile.ZipFile, top: str, compiled: list[str], exported: Signature | None) -> Signature:
+def read(archive: Archive, top: str, compiled: list[str], exported: Signature | None) -> Signature:
     """The signature of the package's model (`model`, or the only one)."""
     model = "model" if "model" in compiled else compiled[0]
     folder = f"{top}/data/aotinductor/{model}/"
-    members = [name for name in archive.namelist() if name.startswith(folder)]
+    members = [name for name in archive.names if name.startswith(folder)]
     metadata = _metadata(archive, members)
     about = _about(metadata)
     format_ = f"AOTInductor ({about})" if about else "AOTInductor"
@@ -73,11 +77,11 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 and int(text) else None
 
 
-def _metadata(archive: zipfile.ZipFile, members: list[str]) -> dict[str, str]:
+def _metadata(archive: Archive, members: list[str]) -> dict[str, str]:
     """What torch and the packer wrote of the model: a flat object of texts."""
     for name in members:
         if name.endswith("wrapper_metadata.json"):
-            data = read_member(archive, name, MAX_METADATA)
+            data = archive.read(name, MAX_METADATA)
             try:
                 document = json.loads(data or b"{}")
             except (ValueError, RecursionError):
@@ -113,40 +117,58 @@ def _entry(entry: Any) -> TensorSignature:
     return TensorSignature(name=name, type="Tensor", datatype=datatype, dims=tuple(dims))
 
 
-def _from_source(archive: zipfile.ZipFile, members: list[str]) -> tuple[tuple[TensorSignature, ...], int | None]:
+def _from_source(archive: Archive, members: list[str]) -> tuple[tuple[TensorSignature, ...], int | None]:
     """Inputs as the generated code checks them; nothing where it is not packed or written in another way."""
     name = next((name for name in members if name.endswith(".wrapper.cpp")), "")
-    data = read_member(archive, name, MAX_SOURCE) if name else None
+    data = archive.read(name, MAX_SOURCE) if name else None
     if data is None:
         return (), None
     text = data.decode("utf-8", "replace")
-    variables = re.findall(r"inputs_info_\[\d+\]\.name = \"(\w{1,200})\";", text)
-    spec = re.search(r"in_spec_ = R\"\((.{1,100000}?)\)\";", text)
-    try:
-        leaves = treespec.inputs(spec[1], []) if spec else None
-    except NotReadable:
-        leaves = None
+    named = re.finditer(rf"inputs_info_\[\d{{1,6}}\]\.name = \"(\w{{1,{MAX_NAME}}})\";", text)
+    variables = [match[1] for match in islice(named, MAX_INPUTS + 1)]
+    leaves = _leaves(text)
     if not variables or leaves is None or len(leaves) != len(variables) or len(variables) > MAX_INPUTS:
         return (), None
+    types, sizes, ends = _checks(text, frozenset(variables))
     found, bounds = [], []
     for variable, (name, path) in zip(variables, leaves, strict=True):
-        tensor, bound = _checked(text, variable, name, path)
-        if tensor is None:
+        if types.get(variable) not in _TYPES or variable not in sizes:
             return (), None
-        found.append(tensor)
-        bounds.append(bound)
+        dims = sizes[variable]
+        found.append(TensorSignature(name=name, type="Tensor", datatype=_TYPES[types[variable]], dims=dims, path=path))
+        bounds.append(ends.get(variable) if dims[:1] == (-1,) else None)
     return tuple(found), _least(*bounds)
 
 
-def _checked(text: str, variable: str, name: str, path: str) -> tuple[TensorSignature | None, int | None]:
-    """One input from the code's checks of its datatype and sizes, and the end of dimension 0's range."""
-    kind = re.search(rf"\b{variable}_expected_dtype = aoti_torch_dtype_(\w+)\(\)", text)
-    whole = re.search(rf"assert_size_stride\({variable}, \{{([^{{}}]{{0,2000}})\}}", text)
-    if kind is None or kind[1] not in _TYPES or whole is None:
-        return None, None
-    sizes = [size.strip() for size in whole[1].split(",") if size.strip()]
-    dims = tuple(int(size[:-1]) if re.fullmatch(r"\d{1,12}L", size) else -1 for size in sizes)
-    end = re.search(rf"if \({variable}_size\[0\] > (\d{{1,10}})\)", text)
-    bound = int(end[1]) if end and dims[:1] == (-1,) else None
-    tensor = TensorSignature(name=name, type="Tensor", datatype=_TYPES[kind[1]], dims=dims, path=path)
-    return tensor, bound
+def _leaves(text: str) -> list[tuple[str, str]] | None:
+    """Name and path of each input, in their order."""
+    opening, closing = 'in_spec_ = R"(', ')";'
+    begin = text.find(opening) + len(opening)
+    end = text.find(closing, begin, begin + MAX_SPEC)
+    if begin < len(opening) or end < 0:
+        return None
+    try:
+        return treespec.inputs(text[begin:end], [])
+    except NotReadable:
+        return None
+
+
+def _checks(text: str, variables: frozenset[str]) -> tuple[dict[str, str], dict[str, tuple[int, ...]], dict[str, int]]:
+    """Of each variable the datatype and the dims that the code checks, and the end of dimension 0's range.
+
+    Each pattern begins with a plain text and is looked for once, for all variables together.
+    """
+    types: dict[str, str] = {}
+    for match in islice(re.finditer(r"_expected_dtype = aoti_torch_dtype_(\w{1,40})\(\)", text), MAX_CHECKS):
+        name = text[max(0, match.start() - MAX_NAME) : match.start()].rpartition(" ")[2]
+        types.setdefault(name, match[1])
+    sizes: dict[str, tuple[int, ...]] = {}
+    whole = re.finditer(rf"assert_size_stride\((\w{{1,{MAX_NAME}}}), \{{([^{{}}]{{0,2000}})\}}", text)
+    for match in islice(whole, MAX_CHECKS):
+        if match[1] in variables and match[1] not in sizes:
+            told = [size.strip() for size in match[2].split(",") if size.strip()]
+            sizes[match[1]] = tuple(int(size[:-1]) if re.fullmatch(r"\d{1,12}L", size) else -1 for size in told)
+    ends: dict[str, int] = {}
+    for match in islice(re.finditer(rf"if \((\w{{1,{MAX_NAME}}})_size\[0\] > (\d{{1,10}})\)", text), MAX_CHECKS):
+        ends.setdefault(match[1], int(match[2]))
+    return types, sizes, ends

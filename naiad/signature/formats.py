@@ -15,7 +15,9 @@ from pathlib import Path
 HEAD = 4096
 """Bytes of a file that are looked at."""
 
-_CONFIG_LIMIT = 1 << 20
+_CONFIG_LIMIT = 4 << 20
+_CONFIG_VALUES = 100_000
+"""Of a small JSON file: a model of 20,000 labels has 40,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,10 @@ def _small_json(look: Look, name: str) -> dict[str, object]:
         return {}
     try:
         with (look.folder / name).open("rb") as file:
-            document = json.loads(file.read(_CONFIG_LIMIT))
+            data = file.read(_CONFIG_LIMIT)
+        if data.count(b",") + data.count(b"[") + data.count(b"{") > _CONFIG_VALUES:
+            return {}
+        document = json.loads(data)
     except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

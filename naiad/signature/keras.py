@@ -6,16 +6,18 @@ Source: `config.json` as Keras 3 (and Keras 2.13 and later) write it. Only that 
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from naiad.errors import UnservableFile
+from naiad.signature.archive import Archive
 from naiad.signature.model import Signature, TensorSignature
 
 CONFIG = "config.json"
 MAX_CONFIG = 4 << 20
+MAX_VALUES = 100_000
+"""Values in it: each takes up to 100 bytes once it is read."""
 MAX_RANK = 32
 
 _DATATYPES = {
@@ -26,7 +28,7 @@ _DATATYPES = {
 _LAMBDAS = frozenset({"Lambda", "__lambda__"})
 
 
-def read_keras(path: Path, archive: zipfile.ZipFile) -> Signature:
+def read_keras(path: Path, archive: Archive) -> Signature:
     """The signature of a `.keras` archive; raises `UnservableFile`."""
     model = _config(path, archive)
     _refuse_code(path, model)
@@ -39,17 +41,18 @@ def read_keras(path: Path, archive: zipfile.ZipFile) -> Signature:
     )
 
 
-def _config(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
-    member = archive.getinfo(CONFIG)
-    if member.file_size > MAX_CONFIG:
-        raise _damaged(path, f"{CONFIG} claims {member.file_size} bytes, at most {MAX_CONFIG}")
-    with archive.open(member) as stream:
-        data = stream.read(MAX_CONFIG + 1)
+def _config(path: Path, archive: Archive) -> dict[str, Any]:
+    data = archive.read(CONFIG, MAX_CONFIG)
+    if data is None:
+        raise _damaged(path, f"{CONFIG} is damaged or larger than {MAX_CONFIG} bytes")
+    values = data.count(b",") + data.count(b"[") + data.count(b"{")
+    if values > MAX_VALUES:
+        raise _damaged(path, f"{CONFIG} has {values} values, at most {MAX_VALUES}")
     try:
         config = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"{CONFIG} is no JSON: {error}") from error
-    if len(data) > MAX_CONFIG or not isinstance(config, dict) or not isinstance(config.get("config"), dict):
+    if not isinstance(config, dict) or not isinstance(config.get("config"), dict):
         raise _damaged(path, f"{CONFIG} describes no model")
     return config
 

@@ -10,10 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from naiad.errors import UnservableFile
 from naiad.signature.model import Signature, TensorSignature
-from naiad.signature.wire import Damaged, Message, signed
+from naiad.signature.wire import Damaged, Message, TooMuch, signed
 
-MAX_FIELDS = 200_000
-"""Fields that are looked at: a large language model has some 5,000 weights of up to 20 fields."""
 MAX_TENSORS = 10_000
 MAX_RANK = 64
 
@@ -83,11 +81,14 @@ def read_onnx(path: Path) -> Signature:
     """The signature of an ONNX file; raises `UnservableFile`."""
     try:
         with path.open("rb") as file:
-            model = _model(Message.of(file, fields=MAX_FIELDS))
+            model = _model(Message.of(file))
     except Damaged as error:
+        fix = "copy it again and compare the sizes"
+        if isinstance(error, TooMuch):
+            fix += "; if it is whole, save it with a smaller graph (onnxsim, or onnxruntime's optimized_model_filepath)"
         raise UnservableFile(
             f"'{path.name}' is a damaged ONNX file: {error}",
-            "copy it again and compare the sizes",
+            fix,
             kind="truncated",
             code="TRUNCATED",
         ) from error
@@ -117,7 +118,7 @@ def weights_beside(path: Path) -> tuple[str, ...]:
     """The files that hold weights of an ONNX file, below its folder; none where they are not there or it is damaged."""
     try:
         with path.open("rb") as file:
-            locations = _model(Message.of(file, fields=MAX_FIELDS)).locations
+            locations = _model(Message.of(file)).locations
         for location in locations:
             _beside(path, location)
     except (Damaged, UnservableFile, OSError):
@@ -181,7 +182,7 @@ def _beside(path: Path, location: str) -> None:
 
 def _model(message: Message) -> _Model:
     model = _Model()
-    for told in message.fields():
+    for told in message.fields(1, 7, 8):
         if told.number == 1:
             model.ir_version = signed(told.value)
         elif told.number == 7:
@@ -199,7 +200,7 @@ def _model(message: Message) -> _Model:
 
 def _opset(message: Message) -> tuple[str, int]:
     domain, version = "", 0
-    for told in message.fields():
+    for told in message.fields(1, 2):
         if told.number == 1:
             domain = message.text(told)
         elif told.number == 2:
@@ -208,7 +209,7 @@ def _opset(message: Message) -> tuple[str, int]:
 
 
 def _graph(message: Message, model: _Model) -> None:
-    for told in message.fields():
+    for told in message.fields(5, 11, 12, 15):
         if told.number == 5:
             model.initializers.add(_initializer(message.inner(told), model))
         elif told.number in (11, 12):
@@ -222,21 +223,21 @@ def _graph(message: Message, model: _Model) -> None:
 
 def _initializer(message: Message, model: _Model) -> str:
     """A TensorProto: its name; where its bytes lie in another file, that is noted."""
-    name = ""
-    for told in message.fields():
+    name = location = ""
+    for told in message.fields(8, 13):
         if told.number == 8:
             name = message.text(told)
-        elif told.number == 13:
+        elif not location:
             location = _location(message.inner(told))
-            if location:
-                model.locations.add(location)
+    if location:
+        model.locations.add(location)
     return name
 
 
 def _location(message: Message) -> str:
     """The value of a StringStringEntryProto whose key is `location`."""
     key, value = "", None
-    for told in message.fields():
+    for told in message.fields(1, 2):
         if told.number == 1:
             key = message.text(told)
         elif told.number == 2:
@@ -246,12 +247,12 @@ def _location(message: Message) -> str:
 
 def _sparse(message: Message, model: _Model) -> str:
     """A SparseTensorProto has the name of its values."""
-    return next((_initializer(message.inner(told), model) for told in message.fields() if told.number == 1), "")
+    return next((_initializer(message.inner(told), model) for told in message.fields(1)), "")
 
 
 def _value(message: Message) -> _Value:
     value = _Value()
-    for told in message.fields():
+    for told in message.fields(1, 2):
         if told.number == 1:
             value.name = message.text(told)
         elif told.number == 2:
@@ -260,11 +261,11 @@ def _value(message: Message) -> _Value:
 
 
 def _type(message: Message, value: _Value) -> None:
-    for told in message.fields():
+    for told in message.fields(1, *_KINDS):
         if told.number == 1:
             value.kind = 1
             inner = message.inner(told)
-            for part in inner.fields():
+            for part in inner.fields(1, 2):
                 if part.number == 1:
                     value.type = signed(part.value)
                 elif part.number == 2:
@@ -275,18 +276,17 @@ def _type(message: Message, value: _Value) -> None:
 
 def _shape(message: Message) -> tuple[int, ...]:
     dims: list[int] = []
-    for told in message.fields():
-        if told.number == 1:
-            if len(dims) >= MAX_RANK:
-                raise Damaged(f"a shape of more than {MAX_RANK} dims")
-            dims.append(_dim(message.inner(told)))
+    for told in message.fields(1):
+        if len(dims) >= MAX_RANK:
+            raise Damaged(f"a shape of more than {MAX_RANK} dims")
+        dims.append(_dim(message.inner(told)))
     return tuple(dims)
 
 
 def _dim(message: Message) -> int:
     """The size, or -1 where it has a symbol, nothing, or a negative number."""
     size = -1
-    for told in message.fields():
+    for told in message.fields(1, 2):
         if told.number == 1:
             size = max(-1, signed(told.value))
         elif told.number == 2:

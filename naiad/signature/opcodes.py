@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_BYTES = 1 << 20
-MAX_OPCODES = 100_000
+MAX_OPCODES = 40_000
+"""The weights of a model of 1,100 tensors take so many."""
 MAX_NAME = 4096
 
 STORAGES = {
@@ -99,10 +100,10 @@ class _Machine:
         return self.stack[-1]
 
     def step(self, name: str, argument: Any) -> None:
-        if name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name]())
-        elif name in _LITERALS:
+        if name in _LITERALS:
             self.stack.append(argument)
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name]())
         elif name == "GLOBAL":
             self.stack.append(Global(str(argument).replace(" ", ".")))
         elif name in ("BINPUT", "LONG_BINPUT"):

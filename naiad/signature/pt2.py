@@ -6,21 +6,21 @@ AOTInductor has the same layout with a native library in `data/aotinductor/`; it
 
 from __future__ import annotations
 
-import json
 import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from naiad.errors import UnservableFile
 from naiad.signature import aotinductor, treespec
+from naiad.signature.archive import Archive
+from naiad.signature.jsonparts import Parts
 from naiad.signature.model import Signature, TensorSignature
 from naiad.signature.opcodes import NotReadable
-from naiad.signature.torchscript import read_member
 
 MAX_JSON = 16 << 20
-MAX_VALUES = 1_000_000
-"""Values in the JSON: a program of 10,000 nodes has some 600,000, and each takes up to 100 bytes once it is read."""
+"""A program has some 1,000 bytes for each of its nodes."""
+MAX_META, MAX_RANGES = 64 << 10, 1 << 20
+"""Bytes of what is told of one tensor, and of all symbols."""
 MAX_RANK = 64
 PROGRAM = "models/model.json"
 
@@ -51,9 +51,9 @@ def pt2_top(names: list[str]) -> str | None:
     return next((match[1] for name in names if (match := found.fullmatch(name))), None)
 
 
-def read_pt2(file: str, archive: zipfile.ZipFile, top: str) -> Signature:
+def read_pt2(file: str, archive: Archive, top: str) -> Signature:
     """The signature of the archive whose members lie below `top`; raises `NotReadable`, `UnservableFile`."""
-    names = archive.namelist()
+    names = archive.names
     compiled = aotinductor.models(names, top)
     programs = sorted(name for name in names if re.fullmatch(rf"{re.escape(top)}/models/[^/]+\.json", name))
     program = f"{top}/{PROGRAM}"
@@ -72,14 +72,13 @@ def _unsupported(what: str, fix: str) -> UnservableFile:
     return UnservableFile(what, fix, kind="unsupported", code="IO_UNSUPPORTED")
 
 
-def _read_program(file: str, archive: zipfile.ZipFile, top: str) -> Signature:
-    data = read_member(archive, f"{top}/{PROGRAM}", MAX_JSON)
+def _read_program(file: str, archive: Archive, top: str) -> Signature:
+    data = archive.read(f"{top}/{PROGRAM}", MAX_JSON)
     if data is None:
         raise NotReadable(f"{PROGRAM} is damaged or larger than {MAX_JSON} bytes")
-    document = _loads(data)
-    program = _Program(file, document)
+    program = _Program(file, data)
     warnings = list(program.warnings)
-    if any(name.startswith(f"{top}/data/sample_inputs/") for name in archive.namelist()):
+    if any(name.startswith(f"{top}/data/sample_inputs/") for name in archive.names):
         warnings.append("this file contains one sample input: whoever gets the file can read it")
     return Signature(
         format="torch.export",
@@ -89,17 +88,6 @@ def _read_program(file: str, archive: zipfile.ZipFile, top: str) -> Signature:
         max_batch=program.max_batch,
         warnings=tuple(warnings),
     )
-
-
-def _loads(data: bytes) -> Any:
-    """A JSON document; raises `NotReadable` for what is none, holds too much or is nested too deeply."""
-    values = data.count(b",") + data.count(b"[") + data.count(b"{")
-    if values > MAX_VALUES:
-        raise NotReadable(f"its JSON has {values} values, at most {MAX_VALUES}")
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise NotReadable(f"its JSON is not readable: {type(error).__name__}: {error}") from error
 
 
 def _at(document: Any, *keys: str) -> Any:
@@ -112,24 +100,31 @@ def _at(document: Any, *keys: str) -> Any:
 
 
 class _Program:
-    """What one program says."""
+    """What one program says. Its nodes and their tensors, nearly all of the file, are not parsed."""
 
-    def __init__(self, file: str, document: Any) -> None:
+    def __init__(self, file: str, data: bytes) -> None:
         self._file = file
-        self._values: Mapping[str, Any] = _expect(dict, _at(document, "graph_module", "graph", "tensor_values"))
-        self._ranges: Mapping[str, Any] = _expect(dict, document.get("range_constraints", {}))
+        parts = Parts(data)
+        signature = parts.find("input_specs", "[")
+        given = [spec for spec in parts.elements(signature) if isinstance(spec, dict)]
+        arguments = [spec for spec in given if not spec.keys().isdisjoint(_ARGUMENTS)]
+        if len(arguments) > treespec.MAX_LEAVES:
+            raise NotReadable(f"{len(arguments)} inputs, at most {treespec.MAX_LEAVES}")
+        results = list(parts.elements(parts.find("output_specs", "[", begin=signature)))
+        self._ranges: Mapping[str, Any] = parts.value(parts.find("range_constraints", "{"), limit=MAX_RANGES)
+        first: Any = next(parts.elements(parts.find("module_call_graph", "[", begin=signature)), {})
+        call = _expect(dict, first).get("signature")
+        self._call: Mapping[str, Any] = _expect(dict, call if call is not None else {})
+        names = set(_tensor_names(arguments, results))
+        places = parts.keyed(names, "dtype", end=signature)
+        self._values = {name: parts.value(at, limit=MAX_META) for name, at in places.items()}
         self._batch_symbols: list[str] = []
         self.warnings: list[str] = []
-        signature = _at(document, "graph_module", "signature")
-        calls = _expect(list, _at(document, "graph_module", "module_call_graph"))
-        call = _expect(dict, calls[0]).get("signature") if calls else None
-        self._call: Mapping[str, Any] = _expect(dict, call if call is not None else {})
-        self.inputs = tuple(self._inputs(_expect(list, _at(signature, "input_specs"))))
-        self.outputs = tuple(self._outputs(_expect(list, _at(signature, "output_specs"))))
+        self.inputs = tuple(self._inputs(arguments))
+        self.outputs = tuple(self._outputs(results))
         self.max_batch = self._max_batch()
 
-    def _inputs(self, specs: list[Any]) -> list[TensorSignature]:
-        arguments = [spec for spec in specs if isinstance(spec, dict) and not spec.keys().isdisjoint(_ARGUMENTS)]
+    def _inputs(self, arguments: list[dict[str, Any]]) -> list[TensorSignature]:
         names = [str(name) for name in _expect(list, self._call.get("forward_arg_names") or [])]
         leaves = treespec.inputs(str(self._call.get("in_spec") or ""), names)
         if leaves is not None and len(leaves) != len(arguments):
@@ -208,6 +203,17 @@ class _Program:
             if type(end) is int and 1 <= end < 1 << 31:
                 bounds.append(end)
         return min(bounds, default=None)
+
+
+def _tensor_names(arguments: list[dict[str, Any]], results: list[Any]) -> Iterator[str]:
+    """What the graph calls the tensors of inputs and outputs."""
+    told = [spec.get("user_input") for spec in arguments]
+    told += [spec.get("user_output") for spec in results if isinstance(spec, dict)]
+    for spec in told:
+        argument = spec.get("arg") if isinstance(spec, dict) else None
+        tensor = argument.get("as_tensor") if isinstance(argument, dict) else None
+        if isinstance(tensor, dict) and isinstance(tensor.get("name"), str):
+            yield tensor["name"]
 
 
 def _expect(kind: type, value: Any) -> Any:

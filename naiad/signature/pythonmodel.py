@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from naiad.errors import UnservableFile
+from naiad.signature import source
 from naiad.signature.model import Signature
 
 CLASS = "TritonPythonModel"
 DESCRIBES = "auto_complete_config"
-MAX_PARSED = 128 << 10
-"""A longer file is left to the worker that imports it: a syntax tree takes hundreds of times as much as its text."""
-MAX_BYTES = 16 << 20
-"""A file that is longer still is no model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +25,12 @@ class PythonModel:
 
 def read(path: Path) -> PythonModel:
     """The class of the file; raises `UnservableFile` where there is none or the file is no Python."""
-    with path.open("rb") as file:
-        source = file.read(MAX_PARSED + 1)
-    if len(source) <= MAX_PARSED:
-        return _of(_tree(path, source), path.name)
-    if path.stat().st_size > MAX_BYTES:
-        raise _refuse(f"'{path.name}' is longer than {MAX_BYTES} bytes", "keep data in files of its own beside it")
+    text = source.read(path)
+    if text is not None:
+        return _of(_tree(path, text), path.name)
+    if path.stat().st_size > source.MAX_BYTES:
+        what = f"'{path.name}' is longer than {source.MAX_BYTES} bytes"
+        raise _refuse(what, "keep data in files of its own beside it")
     return PythonModel(describes=True)
 
 
@@ -42,13 +39,13 @@ def signature(path: Path) -> Signature:
     return Signature(format="Triton Python model", backend="python", inputs=(), describes=read(path).describes)
 
 
-def _tree(path: Path, source: bytes) -> ast.Module:
-    if not source.strip():
+def _tree(path: Path, text: bytes) -> ast.Module:
+    if not text.strip():
         raise UnservableFile(f"'{path.name}' is empty", "copy the file again", kind="empty", code="EMPTY_FILE")
-    if b"\0" in source:
-        raise _refuse(f"'{path.name}' is no text (it starts with {source[:8]!r})", "")
+    if b"\0" in text:
+        raise _refuse(f"'{path.name}' is no text (it starts with {text[:8]!r})", "")
     try:
-        return ast.parse(source, filename=path.name)
+        return ast.parse(text, filename=path.name)
     except SyntaxError as error:
         line = f" line {error.lineno}" if error.lineno else ""
         raise _refuse(f"'{path.name}'{line}: {error.msg}", "") from error

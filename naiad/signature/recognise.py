@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from naiad.errors import UnservableFile
-from naiad.signature import formats, pythonmodel, savedmodel, state_dict
+from naiad.signature import formats, pythonmodel, savedmodel, source, state_dict
+from naiad.signature.archive import Archive, BadArchive, is_archive
 from naiad.signature.formats import Format
 from naiad.signature.keras import read_keras
 from naiad.signature.model import Signature
@@ -18,13 +19,11 @@ from naiad.signature.pt2 import pt2_top, read_pt2
 from naiad.signature.savedmodel import read_savedmodel
 from naiad.signature.sklearn import read_skops
 from naiad.signature.torch_class import read_class
-from naiad.signature.torchscript import DAMAGED, read_member, read_torchscript
-
-MAX_MEMBERS = 200_000
+from naiad.signature.torchscript import HEAD, read_torchscript
 
 Parameters = Mapping[str, str]
 _FILES: dict[str, Callable[[Path], Signature]] = {"ONNX": read_onnx}
-_ARCHIVES: dict[str, Callable[[Path, zipfile.ZipFile, Parameters], Signature]] = {
+_ARCHIVES: dict[str, Callable[[Path, Archive, Parameters], Signature]] = {
     formats.KERAS: lambda path, archive, _parameters: read_keras(path, archive),
     formats.SKOPS: read_skops,
 }
@@ -52,27 +51,31 @@ def read(path: Path, parameters: Parameters | None = None) -> Signature:
     _refuse_by_head(path, head)
     if is_pickle(path.name, head):
         return read_pickle(path, head, parameters or {}, export=EXPORT.format(file=path.name))
-    if not zipfile.is_zipfile(path):
-        if head.startswith(b"PK"):
-            raise UnservableFile(
-                f"'{path.name}' is a zip archive that breaks off ({path.stat().st_size} bytes)",
-                "copy it again and compare the sizes",
-                kind="truncated",
-                code="TRUNCATED",
-            )
-        format_ = formats.of_file(head)
-        if format_ is not None:
-            return _of_format(path, format_)
+    with path.open("rb") as file:
+        if is_archive(file):
+            return _read_zip(path, file, parameters or {})
+    if head.startswith(b"PK"):
         raise UnservableFile(
-            f"'{path.name}' is none of the formats that Naiad knows (it starts with {head[:8]!r})",
-            SERVED,
-            kind="unknown",
-            code="UNKNOWN_FORMAT",
+            f"'{path.name}' is a zip archive that breaks off ({path.stat().st_size} bytes)",
+            "copy it again and compare the sizes",
+            kind="truncated",
+            code="TRUNCATED",
         )
+    format_ = formats.of_file(head)
+    if format_ is not None:
+        return _of_format(path, format_)
+    raise UnservableFile(
+        f"'{path.name}' is none of the formats that Naiad knows (it starts with {head[:8]!r})",
+        SERVED,
+        kind="unknown",
+        code="UNKNOWN_FORMAT",
+    )
+
+
+def _read_zip(path: Path, file: BinaryIO, parameters: Parameters) -> Signature:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _read_archive(path, archive, parameters or {})
-    except (*DAMAGED, NotReadable, ValueError, OSError) as error:
+        return _read_archive(path, Archive(file), parameters)
+    except (NotReadable, BadArchive, OSError) as error:
         raise UnservableFile(
             f"'{path.name}' is a damaged zip archive: {error}", "save it again", kind="truncated", code="TRUNCATED"
         ) from error
@@ -82,7 +85,7 @@ def _read_source(path: Path) -> Signature:
     """A `model.py`: what names Triton's class is for the Python backend, else it is to be a PyTorch module."""
     try:
         with path.open("rb") as file:
-            text = file.read(pythonmodel.MAX_BYTES)
+            text = file.read(source.MAX_BYTES)
     except OSError as error:
         raise _unreadable(path, error) from error
     return pythonmodel.signature(path) if pythonmodel.CLASS.encode() in text else read_class(path)
@@ -203,7 +206,7 @@ def _refuse_by_head(path: Path, head: bytes) -> None:
         )
 
 
-def _weights_only(path: Path, archive: zipfile.ZipFile, top: str) -> UnservableFile:
+def _weights_only(path: Path, archive: Archive, top: str) -> UnservableFile:
     weights = state_dict.read_weights(archive, top)
     what = f"'{path.name}' holds weights only (a state dict"
     what += f": {state_dict.describe(weights)})" if weights is not None else ")"
@@ -213,12 +216,8 @@ def _weights_only(path: Path, archive: zipfile.ZipFile, top: str) -> UnservableF
     return UnservableFile(f"{what}, without the model's code", fix, kind="state-dict", code="WEIGHTS_ONLY")
 
 
-def _read_archive(path: Path, archive: zipfile.ZipFile, parameters: Parameters) -> Signature:
-    names = archive.namelist()
-    if len(names) > MAX_MEMBERS:
-        raise UnservableFile(
-            f"'{path.name}' has {len(names)} members, at most {MAX_MEMBERS}", "", kind="unknown", code="UNKNOWN_FORMAT"
-        )
+def _read_archive(path: Path, archive: Archive, parameters: Parameters) -> Signature:
+    names = archive.names
     top = pt2_top(names)
     if top is not None:
         return read_pt2(path.name, archive, top)
@@ -227,13 +226,15 @@ def _read_archive(path: Path, archive: zipfile.ZipFile, parameters: Parameters) 
         return _ARCHIVES[format_.name](path, archive, parameters)
     if format_ is not None:
         raise _later(path, format_)
-    tops = {name.split("/", 1)[0] for name in names if "/" in name}
-    for top in sorted(tops):
-        below = {name[len(top) + 1 :].split("/", 1)[0] for name in names if name.startswith(f"{top}/")}
-        if "code" in below and "data.pkl" in below:
+    below: dict[str, set[str]] = {}
+    for name in names:
+        top, _, rest = name.partition("/")
+        below.setdefault(top, set()).add(rest.partition("/")[0])
+    for top in sorted(below):
+        if {"code", "data.pkl"} <= below[top]:
             return read_torchscript(archive, top)
-        if "data.pkl" in below:
-            data = read_member(archive, f"{top}/data.pkl", 1 << 26) or b""
+        if "data.pkl" in below[top]:
+            data = archive.head(f"{top}/data.pkl", HEAD) or b""
             whole = b"__main__" in data or b"torch.nn.modules" in data
             if whole:
                 what = f"'{path.name}' holds a pickled module, without the model's code"

@@ -84,17 +84,16 @@ def read_savedmodel(folder: Path, parameters: Mapping[str, str]) -> Signature:
 
 
 def _graphs(saved_model: Message) -> Iterator[Message]:
-    for entry in saved_model.fields():
-        if entry.number == 2:
-            yield saved_model.inner(entry)
+    for entry in saved_model.fields(2):
+        yield saved_model.inner(entry)
 
 
 def _meta_graph(message: Message) -> _MetaGraph:
     graph = _MetaGraph()
-    for entry in message.fields():
+    for entry in message.fields(1, 3, 5):
         if entry.number == 1:
             info = message.inner(entry)
-            graph.tags |= {info.text(tag) for tag in info.fields() if tag.number == 4}
+            graph.tags |= {info.text(tag) for tag in info.fields(4)}
         elif entry.number == 3:
             graph.has_variables = True
         elif entry.number == 5:
@@ -107,7 +106,7 @@ def _meta_graph(message: Message) -> _MetaGraph:
 def _map_entry(message: Message) -> tuple[str, Message | None]:
     """Key and value of one entry of a map from text to messages."""
     key, value = "", None
-    for entry in message.fields():
+    for entry in message.fields(1, 2):
         if entry.number == 1:
             key = message.text(entry)
         elif entry.number == 2:
@@ -118,20 +117,19 @@ def _map_entry(message: Message) -> tuple[str, Message | None]:
 def _tensors(definition: Message) -> tuple[list[TensorSignature], list[TensorSignature]]:
     """Inputs and outputs, each by name: a map has no order that could be kept."""
     found: dict[int, dict[str, TensorSignature]] = {1: {}, 2: {}}
-    for entry in definition.fields():
-        if entry.number in found:
-            name, info = _map_entry(definition.inner(entry))
-            if info is not None:
-                found[entry.number][name] = _tensor(name, info)
-            if len(found[entry.number]) > MAX_TENSORS:
-                raise Damaged(f"more than {MAX_TENSORS} inputs or outputs")
+    for entry in definition.fields(1, 2):
+        name, info = _map_entry(definition.inner(entry))
+        if info is not None:
+            found[entry.number][name] = _tensor(name, info)
+        if len(found[entry.number]) > MAX_TENSORS:
+            raise Damaged(f"more than {MAX_TENSORS} inputs or outputs")
     inputs, outputs = ([tensors[name] for name in sorted(tensors)] for tensors in found.values())
     return inputs, outputs
 
 
 def _tensor(name: str, info: Message) -> TensorSignature:
     number, dense, dims = 0, False, None
-    for entry in info.fields():
+    for entry in info.fields(1, 2, 3):
         if entry.number == 1:
             dense = True
         elif entry.number == 2:
@@ -150,7 +148,7 @@ def _dims(shape: Message) -> tuple[int, ...] | None:
     """The dims of a TensorShapeProto; None where not even the rank is known."""
     dims: list[int] = []
     unknown = False
-    for entry in shape.fields():
+    for entry in shape.fields(2, 3):
         if entry.number == 2:
             if len(dims) >= MAX_RANK:
                 raise Damaged(f"a shape of more than {MAX_RANK} dims")
@@ -162,9 +160,8 @@ def _dims(shape: Message) -> tuple[int, ...] | None:
 
 def _size(shape: Message, entry: Field) -> int:
     size = 0
-    for part in shape.inner(entry).fields():
-        if part.number == 1:
-            size = max(-1, signed(part.value))
+    for part in shape.inner(entry).fields(1):
+        size = max(-1, signed(part.value))
     return size
 
 

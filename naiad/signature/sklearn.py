@@ -9,21 +9,21 @@ from __future__ import annotations
 import json
 import re
 import struct
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from naiad.errors import UnservableFile
+from naiad.signature.archive import Archive
 from naiad.signature.model import Signature, TensorSignature
-from naiad.signature.torchscript import DAMAGED
 
-MAX_SCHEMA = 8 << 20
-"""Bytes of a schema that is read; a forest of 400 trees has so many."""
-MAX_NODES = 600_000
-"""Values in a schema: what bounds the memory that they take."""
+MAX_SCHEMA = 4 << 20
+MAX_VALUES = 60_000
+"""Bytes and values of a schema that is read; a forest of 150 trees has so many. The worker tells of a larger one."""
 MAX_STEPS = 1_000
+MAX_HEADER = 4096
+"""Bytes of an array in which its datatype and shape stand."""
 MAX_FEATURES = 1 << 24
 INPUT, LABEL, PROBABILITIES, OUTPUT = "input", "label", "probabilities", "output"
 
@@ -54,18 +54,16 @@ class _Array:
     file: str
 
 
-def read_skops(path: Path, archive: zipfile.ZipFile, parameters: Mapping[str, str]) -> Signature:
+def read_skops(path: Path, archive: Archive, parameters: Mapping[str, str]) -> Signature:
     """The signature of a skops archive; raises `UnservableFile`.
 
     Input `input` is FP32 [-1, features], or BYTES [-1, 1] where the first step takes texts. A classifier gives
     `label` [-1, 1] and, where it has them, `probabilities` FP32 [-1, classes]; a parameter `method` asks for others.
     """
-    try:
-        with archive.open("schema.json") as file:
-            text = file.read(MAX_SCHEMA + 1)  # the size in the directory is not believed
-    except (KeyError, OSError, *DAMAGED) as error:
-        raise _broken(path, f"its schema.json cannot be read: {error}") from error
-    if len(text) > MAX_SCHEMA or text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_NODES:
+    text = archive.head("schema.json", MAX_SCHEMA + 1)
+    if text is None:
+        raise _broken(path, "its schema.json is damaged")
+    if len(text) > MAX_SCHEMA or text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES:
         return Signature(format="scikit-learn (skops)", backend="sklearn", inputs=(), describes=True)
     try:
         model = json.loads(text, object_pairs_hook=_shrunk)
@@ -133,7 +131,7 @@ def _chosen(node: _Node) -> _Node:
     return best if isinstance(best, _Node) else node
 
 
-def _signature(model: _Node, archive: zipfile.ZipFile) -> Signature:
+def _signature(model: _Node, archive: Archive) -> Signature:
     steps = _steps(model)
     first, last = steps[0], steps[-1]
     kind = last.name.rpartition(".")[2]
@@ -170,22 +168,18 @@ def _outputs(last: _Node, classes: tuple[str, int] | None) -> tuple[TensorSignat
 _LABELS = {"i": "INT64", "u": "INT64", "b": "BOOL", "f": "FP32", "U": "BYTES", "S": "BYTES"}
 
 
-def _header(archive: zipfile.ZipFile, classes: Any) -> tuple[str, int] | None:
+def _header(archive: Archive, classes: Any) -> tuple[str, int] | None:
     """The datatype of the labels and how many classes there are; None where nothing tells."""
     if isinstance(classes, list):  # an array of objects is written as a list
         texts = classes and all(isinstance(name, str) for name in classes)
         return ("BYTES", len(classes)) if texts else None
     if not isinstance(classes, _Array):
         return None
-    try:
-        with archive.open(classes.file) as file:
-            head = file.read(10)
-            if head[:7] != b"\x93NUMPY\x01":
-                return None
-            (length,) = struct.unpack("<H", head[8:10])
-            text = file.read(length).decode("latin-1")
-    except (KeyError, ValueError, OSError, *DAMAGED):
+    head = archive.head(classes.file, MAX_HEADER)
+    if head is None or head[:7] != b"\x93NUMPY\x01" or len(head) < 10:
         return None
+    (length,) = struct.unpack_from("<H", head, 8)
+    text = head[10 : 10 + length].decode("latin-1")
     found = re.search(r"'descr': '[<>|=]([a-zA-Z])\d*'.*'shape': \((\d{1,9}),\)", text)
     if found is None or found[1] not in _LABELS:
         return None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from naiad.signature.archive import Archive
 from naiad.signature.opcodes import NotReadable, Tensor, read
-from naiad.signature.torchscript import read_member
 
 MAX_PICKLE = 1 << 20
 SHOWN = 3
@@ -25,9 +24,9 @@ class Weights:
     key: str
 
 
-def read_weights(archive: zipfile.ZipFile, top: str) -> Weights | None:
+def read_weights(archive: Archive, top: str) -> Weights | None:
     """What a file of `torch.save` holds, read as opcodes and never executed; None where it is no state dict."""
-    data = read_member(archive, f"{top}/data.pkl", MAX_PICKLE)
+    data = archive.read(f"{top}/data.pkl", MAX_PICKLE)
     if data is None:
         return None
     try:

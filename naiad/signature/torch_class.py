@@ -6,27 +6,27 @@ import ast
 from pathlib import Path
 
 from naiad.errors import UnservableFile
+from naiad.signature import source
 from naiad.signature.model import Signature, TensorSignature
-
-MAX_SOURCE = 1 << 20
 
 
 def read_class(path: Path) -> Signature:
-    """The arguments of the one class with a `forward`; raises `UnservableFile`.
+    """The arguments of the one class with a `forward`, none of a file that is too long; raises `UnservableFile`.
 
     Whether it is a subclass of `torch.nn.Module` is known when it is loaded: its bases may be imported.
     """
-    with path.open("rb") as file:
-        source = file.read(MAX_SOURCE + 1)
-    if len(source) > MAX_SOURCE:
-        raise _refused(path, f"is larger than {MAX_SOURCE} bytes", "import its parts from files beside it")
+    text = source.read(path)
+    if text is None and path.stat().st_size > source.MAX_BYTES:
+        raise _refused(path, f"is longer than {source.MAX_BYTES} bytes", "keep data in files of its own beside it")
+    if text is None:
+        return Signature(format="PyTorch class", backend="pytorch", inputs=())
     try:
-        tree = ast.parse(source)
+        tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        cause = error.msg if isinstance(error, SyntaxError) else str(error)
         raise _refused(
-            path, f"is no Python source{line}: {text[:200]}", "correct it; Python itself reads it"
+            path, f"is no Python source{line}: {cause[:200]}", "correct it; Python itself reads it"
         ) from error
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
     forwards = {node.name: method for node in classes if (method := _forward(node)) is not None}

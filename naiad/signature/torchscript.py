@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import struct
-import zipfile
-import zlib
 from pathlib import PurePosixPath
 from typing import Any
 
+from naiad.signature.archive import Archive
 from naiad.signature.model import Signature, TensorSignature
 from naiad.signature.opcodes import NotReadable, Tensor, first_global, read
 
 MAX_CODE = 4 << 20
-DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError)
-"""What reading a damaged or encrypted archive raises (NotImplementedError is a RuntimeError)."""
+MAX_TEXT = 64 << 10
+"""Characters of the line that declares `forward`."""
+HEAD = 64 << 10
+"""Bytes of a pickle in which the class of its object is named: nothing comes before it."""
 
 
-def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes | None:
-    """A member of at most `limit` bytes; None if it is absent. The size in the directory is not believed."""
-    try:
-        with archive.open(name) as file:
-            data = file.read(limit + 1)
-    except (KeyError, ValueError, OSError, *DAMAGED):
-        return None
-    return data if len(data) <= limit else None
-
-
-def read_torchscript(archive: zipfile.ZipFile, top: str) -> Signature:
+def read_torchscript(archive: Archive, top: str) -> Signature:
     """The signature of an archive that has `code/` below `top`."""
     arguments, output_type, warnings = _forward(archive, top)
-    record = read_member(archive, f"{top}/traced_inputs.pkl", 1 << 20)
+    record = archive.read(f"{top}/traced_inputs.pkl", 1 << 20)
     examples: list[Any] = []
     if record is not None:
         try:
@@ -69,15 +58,15 @@ def _examples(value: Any) -> list[Any]:
     return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
 
 
-def _forward(archive: zipfile.ZipFile, top: str) -> tuple[list[tuple[str, str]], str, list[str]]:
+def _forward(archive: Archive, top: str) -> tuple[list[tuple[str, str]], str, list[str]]:
     """(argument name, type) of `forward`, the output's type, warnings."""
-    data = read_member(archive, f"{top}/data.pkl", 1 << 26) or b""
+    data = archive.head(f"{top}/data.pkl", HEAD) or b""
     qualified = first_global(data, "__torch__")
     if qualified is None:
         return [], "", ["the archive does not say which class it holds"]
     module, _, name = qualified.rpartition(".")
     path = PurePosixPath(top, "code", *module.split("."))
-    code = read_member(archive, f"{path}.py", MAX_CODE)
+    code = archive.read(f"{path}.py", MAX_CODE)
     if code is None:
         return [], "", [f"the code of '{qualified}' is missing"]
     text = code.decode("utf-8", "replace")
@@ -85,6 +74,8 @@ def _forward(archive: zipfile.ZipFile, top: str) -> tuple[list[tuple[str, str]],
     if found is None:
         return [], "", [f"'{qualified}' has no forward()"]
     # The first argument is the module itself, whatever its name.
+    if len(found[0]) + len(found[1]) > MAX_TEXT:
+        return [], "", [f"the forward() of '{qualified}' has more arguments than are read"]
     pieces = _split(found[0])[1:]
     arguments = []
     for piece in pieces:
@@ -95,13 +86,13 @@ def _forward(archive: zipfile.ZipFile, top: str) -> tuple[list[tuple[str, str]],
 
 def _signature_line(text: str, name: str) -> tuple[str, str] | None:
     """(arguments, output type) of a class's `forward`. Plain searches: a regular expression would be quadratic."""
-    start = re.search(rf"^class {re.escape(name)}\(", text, re.MULTILINE)
-    if start is None:
+    start = 0 if text.startswith(f"class {name}(") else text.find(f"\nclass {name}(")
+    if start < 0:
         return None
     head, arrow, colon = "\n  def forward(", ") -> ", ":\n"
-    end = text.find("\nclass ", start.end())
+    end = text.find("\nclass ", start + 1)
     end = len(text) if end < 0 else end
-    begin = text.find(head, start.end(), end)
+    begin = text.find(head, start, end)
     close = text.find(arrow, begin, end) if begin >= 0 else -1
     stop = text.find(colon, close, end) if close >= 0 else -1
     if stop < 0:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from naiad.config import pbtxt
 from naiad.control.diagnosis import Broken
 from naiad.errors import ConfigError
+from naiad.signature.archive import Archive, BadArchive
 from naiad.signature.pickles import TRUST
 
 _PYTHON = "Python code, which runs when the model is loaded"
@@ -53,10 +53,10 @@ def _untrusted(what: str) -> Broken:
 def _in_archive(file: Path) -> str | None:
     """What an archive holds that is code: AOTInductor packs a shared library, whatever its file is called."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            native = any(name.endswith(".so") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        # Readers differ in what they take: that of PyTorch opens archives that Python's cannot list.
+        with file.open("rb") as opened:
+            native = any(name.endswith(".so") for name in Archive(opened).names)
+    except (BadArchive, OSError):
+        # Readers differ in what they take: that of PyTorch opens archives that ours cannot list.
         return _UNLISTED if _ends_as_archive(file) else None
     return _NATIVE if native else None
 

@@ -73,7 +73,7 @@ HOSTILE = {
     "text opcode": (b"S'\\l'\n.", "opcode STRING"),
     "no opcode": (b"\x80\x02\xff.", "byte b'\\xff' is no opcode"),
     "too long": (b"\x80\x02" + b"0" * (1 << 20), "1048578 bytes of metadata, at most 1048576"),
-    "too many opcodes": (b"\x80\x02" + b"N" * 200_000, "more than 100000 opcodes"),
+    "too many opcodes": (b"\x80\x02" + b"N" * 200_000, "more than 40000 opcodes"),
 }  # fmt: skip
 
 

@@ -321,8 +321,26 @@ def test_a_broken_program_is_refused(tmp_path, document):
 
 
 def test_a_program_of_too_many_values_is_refused_before_they_take_memory(tmp_path):
-    document = {**program(), "rest": [[]] * 500_000}
-    assert "values, at most 1000000" in refusal(archive(tmp_path / "model.pt2", document)).what
+    document = program(inputs=[{"user_input": {"arg": {"as_tensor": {"name": "x"}}}}, *[[]] * 110_000])
+    assert "values at offset" in refusal(archive(tmp_path / "model.pt2", document)).what
+
+
+def test_a_program_is_read_without_its_nodes(tmp_path):
+    """Whatever their graphs call their tensors, and however many there are."""
+    inner = {"graph": {"tensor_values": {"x": value(9), "input_specs": value(1)}, "inputs": [[]] * 500_000}}
+    document = program()
+    graph = document["graph_module"]["graph"]
+    document["graph_module"]["graph"] = {"nodes": [inner, {"doc": '"input_specs": ['}], **graph}
+    archive(tmp_path / "plain.pt2", program())
+    archive(tmp_path / "large.pt2", document)
+    assert read(tmp_path / "large.pt2") == read(tmp_path / "plain.pt2")
+
+
+@pytest.mark.parametrize("name", ["tensor_values", "input_specs", "module_call_graph", "dtype", "naïve"])
+def test_a_tensor_may_be_called_like_a_part_of_the_program(tmp_path, name):
+    document = program(values={name: value(2, 3), "y": value(2)}, inputs=[{"user_input": {"arg": tensor(name)}}])
+    signature = read(archive(tmp_path / "model.pt2", document))
+    assert [tensor.dims for tensor in signature.inputs] == [(2, 3)]
 
 
 def test_a_program_that_unpacks_to_more_than_is_read_is_refused(tmp_path):

@@ -149,7 +149,7 @@ def test_a_count_that_is_none_is_not_believed(tmp_path, count):
 
 # -- hostile archives -------------------------------------------------------------------------------------------------
 
-DEEP = b'{"__loader__": "ObjectNode", "content": ' * 100_000
+DEEP = b'{"__loader__": "ObjectNode", "content": ' * 20_000
 BROKEN = {
     "nothing": b"",
     "no json": b"{",
@@ -157,7 +157,7 @@ BROKEN = {
     "a number": b"1",
     "no estimator": b"{}",
     "deep objects": DEEP,
-    "deep lists": b"[" * 200_000,
+    "deep lists": b"[" * 50_000,
     "no text": b"\xff\xfe\xff",
     "half": json.dumps(LOGISTIC).encode()[:200],
 }

@@ -33,9 +33,9 @@ def test_a_class_whose_forward_is_inherited_is_left_to_the_worker(tmp_path):
     [
         (CLASS + CLASS.replace("Net", "Part"), "has the modules Net, Part; expected one"),
         ("def f(:\n", "is no Python source, line 1: invalid syntax"),
-        ("(" * 100_000, "is no Python source, line 1: too many nested parentheses"),
-        ("x = " + "-" * 900_000 + "1\n", "is no Python source"),
-        ("#" * (1 << 20) + "\n", "is larger than 1048576 bytes"),
+        ("(" * 10_000, "is no Python source, line 1: too many nested parentheses"),
+        ("x = " + "-" * 10_000 + "1\n", "is no Python source"),
+        ("#" * (17 << 20) + "\n", "is longer than 16777216 bytes"),
         ("x = 1\0", "is no Python source"),
     ],
 )

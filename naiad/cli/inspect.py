@@ -282,25 +282,35 @@ def document(found: Found, seen: Preview) -> dict[str, Any]:
         "name": found.name,
         "file": str(found.file) if found.file else None,
         "format": signature.format if signature else None,
-        "signature": {
-            "inputs": [
-                {
-                    "name": tensor.name,
-                    "type": tensor.type,
-                    "datatype": tensor.datatype,
-                    "shape": None if tensor.shape is None else list(tensor.shape),
-                }
-                for tensor in signature.inputs
-            ],
-            "output_type": signature.output_type,
-        }
-        if signature
-        else None,
+        "signature": _signature(signature) if signature else None,
         "config": to_dict(seen.effective),
         "origins": dict(sorted(seen.origins.items())),
         "open": list(seen.open),
         "conflicts": [conflict.document() for conflict in seen.conflicts],
         "notes": [*found.notes, *seen.notes],
+    }
+
+
+def _signature(signature: Signature) -> dict[str, Any]:
+    """What the file says, the batch included in `shape` and `dims`."""
+    inputs, outputs = (
+        [
+            {
+                "name": tensor.name,
+                "type": tensor.type,
+                "datatype": tensor.datatype,
+                "shape": None if tensor.shape is None else list(tensor.shape),
+                "dims": None if tensor.dims is None else list(tensor.dims),
+            }
+            for tensor in tensors
+        ]
+        for tensors in (signature.inputs, signature.outputs)
+    )
+    return {
+        "inputs": inputs,
+        "outputs": outputs,
+        "output_type": signature.output_type,
+        "max_batch": signature.max_batch,
     }
 
 

@@ -50,13 +50,43 @@ def test_every_way_to_name_a_model_shows_it_with_origins(path):
 def test_json_holds_the_signature_the_configuration_and_the_origins():
     document = json.loads(inspect(MNIST / "1/model.pt", "-o", "json").stdout)
     assert document["signature"] == {
-        "inputs": [{"name": "model_input", "type": "Tensor", "datatype": "FP32", "shape": [1, 1, 32, 32]}],
+        "inputs": [
+            {"name": "model_input", "type": "Tensor", "datatype": "FP32", "shape": [1, 1, 32, 32], "dims": None}
+        ],
+        "outputs": [],
         "output_type": "Tensor",
+        "max_batch": None,
     }
     assert document["config"]["max_batch_size"] == 32
     assert document["config"]["runtime"] == ""  # W63
     assert document["origins"]["input.model_input"] == "file"
     assert document["open"] == ["output.OUTPUT__0"]
+
+
+def exported(path: Path) -> Path:
+    """A program of torch.export: x [batch, 4] to y [batch, 2], exported with a batch of 2, for 16 at most."""
+    batch = {"as_expr": {"expr_str": "Symbol('s0', integer=True)", "hint": {"as_int": 2}}}
+    x, y = ({"dtype": 7, "sizes": [batch, {"as_int": width}]} for width in (4, 2))
+    leaf = {"type": None, "context": None, "children_spec": []}
+    specs = [
+        {f"user_{side}": {"arg": {"as_tensor": {"name": name}}}} for side, name in (("input", "x"), ("output", "y"))
+    ]
+    module = {
+        "graph": {"tensor_values": {"x": x, "y": y}},
+        "signature": {"input_specs": specs[:1], "output_specs": specs[1:]},
+        "module_call_graph": [{"fqn": "", "signature": {"out_spec": json.dumps([1, leaf])}}],
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        program = {"graph_module": module, "range_constraints": {"s0": {"min_val": 1, "max_val": 16}}}
+        archive.writestr("net/models/model.json", json.dumps(program))
+    return path
+
+
+def test_json_tells_the_example_from_what_the_file_declares(tmp_path):
+    signature = json.loads(inspect(exported(tmp_path / "net.pt2"), "-o", "json").stdout)["signature"]
+    tensors = [(kind, tensor["shape"], tensor["dims"]) for kind in ("inputs", "outputs") for tensor in signature[kind]]
+    assert tensors == [("inputs", [2, 4], [-1, 4]), ("outputs", [2, 2], [-1, 2])]
+    assert signature["max_batch"] == 16
 
 
 def test_pbtxt_is_a_configuration_that_says_the_same(tmp_path):

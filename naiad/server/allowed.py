@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 WORKER_PATH = Path(__file__).resolve().parent.parent / "_worker"
+START = str(WORKER_PATH / "naiad_worker_start.py")
+"""What a Python runs, with `zygote` or `main` behind it."""
 
 _NAMES = frozenset({"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"})
 # One by one, not as TF_: variables of that prefix belong to other programs too, and hold their secrets.

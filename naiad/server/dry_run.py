@@ -25,7 +25,7 @@ from naiad.config.described import Described
 from naiad.environments.archive import Limits
 from naiad.errors import LoadError
 from naiad.server import threads
-from naiad.server.allowed import worker_environment
+from naiad.server.allowed import START, worker_environment
 from naiad.server.describe import described
 from naiad.server.failures import without_paths
 from naiad.server.fence import Fence
@@ -266,7 +266,7 @@ def _started(backend: str, count: int, options: DryRunOptions) -> Iterator[_Run]
         ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
         _unused, data = (stack.enter_context(end) for end in socket.socketpair(type=socket.SOCK_SEQPACKET))
         output = stack.enter_context(tempfile.TemporaryFile())
-        command = [options.interpreter.python, "-m", "naiad_worker.main", "--backend", backend]
+        command = [options.interpreter.python, START, "main", "--backend", backend]
         command += ["--control-fd", str(theirs.fileno()), "--data-fd", str(data.fileno())]
         command += ["--server-pid", str(os.getpid()), "--dry-run"]
         command, environment = fence(command, variables)

@@ -7,7 +7,7 @@ import os
 import resource
 import subprocess
 
-from naiad.server.allowed import worker_environment
+from naiad.server.allowed import START, worker_environment
 from naiad.server.worker import WorkerSpec
 from naiad.server.zygote import ZygoteError, ZygoteOptions
 
@@ -15,7 +15,7 @@ from naiad.server.zygote import ZygoteError, ZygoteOptions
 def spawn(spec: WorkerSpec, descriptors: tuple[int, int, int], options: ZygoteOptions) -> subprocess.Popen[bytes]:
     """A worker process that gets (control, data, output); raises `ZygoteError`."""
     control, data, output = descriptors
-    command = [spec.python, "-m", "naiad_worker.main", "--backend", spec.backend]
+    command = [spec.python, START, "main", "--backend", spec.backend]
     command += ["--control-fd", str(control), "--data-fd", str(data), "--server-pid", str(os.getpid())]
     environment = worker_environment(options.base_environment, spec.own_environment)
 

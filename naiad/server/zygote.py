@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from naiad._worker.naiad_worker.control import Closed, ControlChannel
 from naiad.errors import NaiadError
-from naiad.server.allowed import worker_environment
+from naiad.server.allowed import START, worker_environment
 
 
 class ZygoteKey(NamedTuple):
@@ -63,7 +63,7 @@ class Zygote:
         self.idle_since = time.monotonic()
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        command = [key.python, "-m", "naiad_worker.zygote", "--backend", key.backend]
+        command = [key.python, START, "zygote", "--backend", key.backend]
         command += ["--control-fd", str(theirs.fileno()), "--server-pid", str(os.getpid())]
 
         def spawn() -> subprocess.Popen[bytes]:

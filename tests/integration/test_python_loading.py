@@ -161,6 +161,17 @@ def test_what_is_wrong_is_named(module_repository, module_server, case):
     assert str(module_repository.root) not in error
 
 
+def test_nothing_of_the_folder_in_which_the_server_was_started_is_imported(repository, start, tmp_path, monkeypatch):
+    """Such as another model's, whose version folder has the same number."""
+    (tmp_path / "here" / "1").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    for file in ("1/model.py", "helper.py", "naiad_worker.py"):
+        (tmp_path / "here" / file).write_text("raise RuntimeError('not mine')\n")
+    repository.python("m", "import helper\n" + ECHO, config=CONFIG, helper="WORD = 'mine'")
+    server = start().wait_ready()
+    assert out(ask(server, "m", 1.0)) == [1.0]
+
+
 def test_a_model_that_reads_program_arguments_finds_none(module_repository, module_server):
     reads = "import argparse\nassert not vars(argparse.ArgumentParser().parse_args())\n"
     module_repository.python("m", ECHO, config=CONFIG)

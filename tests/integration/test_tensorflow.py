@@ -191,7 +191,7 @@ def test_workers_are_forks_of_one_process(server):
         (Path("/proc") / str(workers(server, model)[-1]) / "cmdline").read_text() for model in ("texts", "pair-keras")
     }
     assert len(commands) == 1
-    assert "naiad_worker.zygote" in commands.pop()
+    assert "naiad_worker_start.py\0zygote" in commands.pop()
 
 
 def test_models_are_loaded_and_unloaded_again_and_again(repository, start, tensorflow_models):

@@ -98,7 +98,9 @@ def test_a_killed_zygote_takes_no_worker_with_it(repository, start):
     repository.identity("m")
     server = start("--model-control-mode=explicit", "--load-model=m").wait_ready()
     worker = worker_of(server, "m")
-    zygotes = [pid for pid in descendants(server.pid) if b"naiad_worker.zygote" in _command(pid) and pid != worker]
+    zygotes = [
+        pid for pid in descendants(server.pid) if b"naiad_worker_start.py\0zygote" in _command(pid) and pid != worker
+    ]
     for zygote in zygotes:
         os.kill(zygote, signal.SIGKILL)
     assert server.infer("m", ROW).status == 200

@@ -196,7 +196,3 @@ def main() -> None:
     process.leave_signals_to_server()
     process.close_all_but({options.control_fd, options.data_fd})
     serve(options.control_fd, options.data_fd, options.backend, dry_run=options.dry_run)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,6 @@ import argparse
 import gc
 import os
 import socket
-import sys
 import time
 import traceback
 from typing import Any
@@ -123,7 +122,3 @@ def run() -> int:
     except Closed:
         pass
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run())

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from naiad.errors import LoadError
+from naiad.server.allowed import START
 from naiad.server.worker import Worker
 from tests.support.server import alive
 from tests.unit.server.conftest import Stage
@@ -33,7 +34,7 @@ def test_a_worker_is_started_without_a_zygote(stage):
     worker, other = stage.serving(forks=False), stage.serving("other", forks=False)
     assert stage.zygotes() == []
     assert worker.pid != other.pid
-    assert "naiad_worker.main" in command(worker)
+    assert command(worker)[1:3] == [START, "main"]
     answers(stage, worker)
     answers(stage, other)
 
@@ -63,7 +64,7 @@ def test_a_lost_worker_is_replaced(stage):
     stage.core.wait(lambda: stage.states and stage.states[-1] is None, 20)
     [replacement] = stage.supervisor.current([worker])
     assert replacement.pid != worker.pid
-    assert "naiad_worker.main" in command(replacement)
+    assert command(replacement)[1:3] == [START, "main"]
     answers(stage, replacement)
 
 

@@ -131,6 +131,11 @@ BROKEN = {
         "    def execute(self, requests): ...\n",
         "initialize() fails with FileNotFoundError: [Errno 2] No such file or directory: '/nowhere' (line 3)",
     ),
+    "no exception": (
+        "class Panic(BaseException): ...\nclass TritonPythonModel:\n    def initialize(self, args):\n"
+        "        raise Panic('fell')\n    def execute(self, requests): ...\n",
+        "initialize() fails with Panic: fell (line 4)",
+    ),
     "never ready": (
         "class TritonPythonModel:\n    def is_ready(self):\n        __import__('threading').Event().wait()\n"
         "    def execute(self, requests): ...\n",

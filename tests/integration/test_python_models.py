@@ -168,6 +168,8 @@ RETURNS = {
     "'<class 'NoneType'>'.",
     "1 / 0": "ZeroDivisionError: division by zero",
     "exit(3)": "SystemExit: 3",
+    "(_ for _ in ()).throw(BaseException('panic'))": "BaseException: panic",
+    "(_ for _ in ()).throw(__import__('asyncio').CancelledError('late'))": "CancelledError: late",
     "[self.twice()]": "the response has output 'OUT' twice",
     "[self.other()]": "the response has output 'OTHER', expected one of the configuration's: 'OUT'",
 }

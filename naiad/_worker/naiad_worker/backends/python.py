@@ -126,7 +126,7 @@ class Backend:
         requests = [self._request(one) for one in asked]
         try:
             responses = self._run(requests)
-        except (Exception, SystemExit) as error:  # a model may raise anything
+        except BaseException as error:  # a model may raise anything: extensions in Rust panic with no Exception
             return [Answer(INTERNAL, [], self._failed(error))] * len(asked)
         return [self._answer(*pair) for pair in zip(requests, responses)]
 

@@ -58,7 +58,7 @@ def model_class(spec: LoadSpec) -> Any:
 
 @contextlib.contextmanager
 def told(spec: LoadSpec, what: str) -> Iterator[None]:
-    """Turns what the model's code raises into a `LoadFailure` that says where; `SystemExit` too."""
+    """Turns what the model's code raises into a `LoadFailure` that says where; what is no `Exception` too."""
     try:
         yield
     except LoadFailure:
@@ -68,7 +68,7 @@ def told(spec: LoadSpec, what: str) -> Iterator[None]:
     except SyntaxError as error:
         file = os.path.basename(error.filename or spec.file)
         raise LoadFailure(f"'{file}' line {error.lineno}: {error.msg}") from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         line = _line(spec, error)
         where = f" (line {line})" if line else ""
         text = " ".join(str(error).split())[:500]

@@ -62,6 +62,7 @@ def fitted() -> dict[str, Any]:
         "voted": VotingClassifier(
             [("a", LogisticRegression()), ("b", LinearDiscriminantAnalysis())], voting="soft"
         ).fit(rows, classes),
+        "short": Ridge().fit(rows, rows[:, 0] * 2),
     }
 
 
@@ -69,6 +70,7 @@ CONFIGURED = {
     "forest": parameters(trusted_types=TREE),
     "wide": 'input { name: "input" data_type: TYPE_FP64 dims: [ 4 ] } output { name: "probabilities" '
     "data_type: TYPE_FP64 dims: [ 3 ] } max_batch_size: 4",
+    "short": 'input { name: "input" data_type: TYPE_BF16 dims: [ 4 ] } max_batch_size: 8',
     "distance": parameters(method="decision_function", methods="predict"),
     "voted": parameters(trusted_types="sklearn.utils._bunch.Bunch"),
 }
@@ -127,6 +129,7 @@ COMPLETED = {
     "turned": ([("input", "FP32", [4])], [("output", "FP32", [2])], 32),
     "texts": ([("input", "STRING", [1])], [LABELS, ("probabilities", "FP32", [2])], 32),
     "wide": ([("input", "FP64", [4])], [("probabilities", "FP64", [3])], 4),
+    "short": ([("input", "BF16", [4])], [("output", "FP32", [1])], 8),
     "distance": ([("input", "FP32", [4])], [("output", "FP32", [3])], 32),
     "targets": ([("input", "FP32", [4])], [("label", "INT64", [2])], 32),
     "voted": ([("input", "FP32", [4])], [LABELS, ("probabilities", "FP32", [3])], 32),
@@ -147,6 +150,14 @@ def test_labels_and_probabilities_are_those_of_the_library(server, fitted, name)
     assert given["label"].reshape(-1).tolist() == fitted[name].predict(rows).reshape(-1).tolist()
     if name not in ("margins", "targets"):
         assert np.array_equal(given["probabilities"], fitted[name].predict_proba(rows).astype("f4"))
+
+
+def test_bf16_is_read_as_numbers_and_not_as_bits(server, fitted):
+    import numpy as np
+
+    rows = np.round(iris()[0][:5])  # which BF16 holds as they are
+    given = ask(server, "short", rows, datatype="BF16")
+    np.testing.assert_allclose(given["output"].reshape(-1), fitted["short"].predict(rows), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,11 @@ class Bf16Array(np.ndarray):  # type: ignore[type-arg]
     """An array of raw BF16 bits: uint16 elements that say what they are."""
 
 
+def floats(array: Any) -> Any:
+    """The values of raw BF16 bits, which are the upper half of FP32's."""
+    return (array.view(np.ndarray).astype(np.uint32) << 16).view(np.float32)
+
+
 def datatype_of(array: Any) -> str:
     """The v2 name of an array's type; raises `TypeError` for one that has none."""
     if isinstance(array, Bf16Array):

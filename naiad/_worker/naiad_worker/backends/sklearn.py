@@ -11,7 +11,7 @@ import numpy as np
 
 from naiad_worker.backends import LoadFailure, LoadSpec
 from naiad_worker.parameters import name_unused, parameter
-from naiad_worker.tensors import BF16, BYTES, CODES, NUMPY
+from naiad_worker.tensors import BF16, BYTES, CODES, NUMPY, Bf16Array, floats
 
 FORKS = True
 
@@ -215,6 +215,8 @@ class Backend:
         self._outputs = chosen
 
     def _rows(self, array: Any) -> Any:
+        if isinstance(array, Bf16Array):
+            return floats(array)
         if self._texts:
             return [element.decode() if isinstance(element, bytes) else str(element) for element in array.reshape(-1)]
         if array.dtype == object:

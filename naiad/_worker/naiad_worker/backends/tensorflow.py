@@ -358,6 +358,8 @@ class KerasModel:
         threads.set_inter_op_parallelism_threads(_inter_threads(spec))
         gpus, device = tf.config.list_physical_devices("GPU"), _device(spec)
         tf.config.set_visible_devices([] if device is None else [gpus[device]], "GPU")
+        if device is not None:  # without it one model takes all of the GPU's memory
+            tf.config.experimental.set_memory_growth(gpus[device], True)
         try:
             # Safe mode refuses code that is stored in the file.
             model = keras.models.load_model(os.path.join(spec.directory, spec.file), compile=False, safe_mode=True)

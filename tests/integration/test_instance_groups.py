@@ -9,9 +9,14 @@ ROW = [0.5] * 16
 EXPLICIT = ("--model-control-mode=explicit", "--load-model=m")
 
 
-def started(server: Serve) -> list[int]:
-    """Pids of all workers so far."""
-    return [record["pid"] for record in server.records() if record["message"] == "worker ready"]
+def started(server: Serve, expected: int) -> int:
+    """How many workers have started so far; records may come a little after the answer of a load."""
+
+    def ready() -> int:
+        return sum(record["message"] == "worker ready" for record in server.records())
+
+    server.until(lambda: ready() >= expected, 10, f"{expected} workers are not ready")
+    return ready()
 
 
 def groups(server: Serve) -> list[int]:
@@ -29,11 +34,11 @@ def test_instances_come_and_go_beside_those_that_stay(repository, start):
     assert server.infer("m", ROW).status == 200
     traffic = Traffic(server.address, model="m", rate=300, clients=6)
     scale(repository, server, 3)
-    assert (len(started(server)), groups(server)) == (3, [3])
+    assert (started(server, 3), groups(server)) == (3, [3])
     scale(repository, server, 1)
-    assert (len(started(server)), groups(server)) == (3, [1])
+    assert (started(server, 3), groups(server)) == (3, [1])
     scale(repository, server, 2)
-    assert (len(started(server)), groups(server)) == (4, [2])
+    assert (started(server, 4), groups(server)) == (4, [2])
     outcome = traffic.finish()
     assert set(outcome["statuses"]) == {"200"}, outcome
     sent = outcome["statuses"]["200"] + 1
@@ -48,12 +53,12 @@ def test_whatever_else_changes_is_a_whole_load(repository, start):
     repository.identity("m")
     server = start(*EXPLICIT).wait_ready()
     scale(repository, server, 2, "dynamic_batching { }")
-    assert (len(started(server)), groups(server)) == (3, [2])
+    assert (started(server, 3), groups(server)) == (3, [2])
     (repository.root / "m" / "1" / "weights").write_text("new")
     scale(repository, server, 3, "dynamic_batching { }")
-    assert len(started(server)) == 6
+    assert started(server, 6) == 6
     assert server.post("/v2/repository/models/m/load").status == 200  # nothing changed: a reload was asked for
-    assert len(started(server)) == 9
+    assert started(server, 9) == 9
 
 
 def test_an_instance_that_cannot_be_added_changes_nothing(repository, start):

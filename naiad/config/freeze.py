@@ -25,9 +25,9 @@ def normalise(message: Any, *, name: str) -> None:
         if not message.dynamic_batching.preferred_batch_size:
             message.dynamic_batching.preferred_batch_size.append(message.max_batch_size)
     if not message.instance_group:
-        message.instance_group.add()
+        message.instance_group.add(name=name)
     for position, group in enumerate(message.instance_group):
-        group.name = group.name or f"{name}_{position}" if len(message.instance_group) > 1 else group.name or name
+        group.name = group.name or f"{name}_{position}"
         group.count = group.count or 1
         if group.kind == 0:
             group.kind = 1 if group.gpus else 2

@@ -65,6 +65,7 @@ class Rescaled:
     """What a version becomes whose number of instances changes."""
 
     completed: Completed
+    plan: Plan
     started: list[Worker]
     """Workers that are ready to be attached."""
     count: int
@@ -104,13 +105,15 @@ class Loader:
         moved = before[:both] != after[:both] or any(worker.spec.python != python for worker in loaded.workers)
         if moved or self._starter.threads_of(request, completed.config.backend) != loaded.plan.load["threads"]:
             return None
+        # New instances are told of the new groups, which their names come from.
+        plan = replace(loaded.plan, load={**loaded.plan.load, "config": dict(completed.config.document)})
         started: list[Worker] = []
         try:
-            self._instances(request, completed.config, loaded.plan, started, first=len(before))
+            self._instances(request, completed.config, plan, started, first=len(before))
         except BaseException:
             self._discard(started)
             raise
-        return Rescaled(completed, started, len(after))
+        return Rescaled(completed, plan, started, len(after))
 
     def _discard(self, workers: Sequence[Worker]) -> None:
         for worker in workers:

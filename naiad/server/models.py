@@ -194,7 +194,7 @@ class Models:
         surplus = [worker for worker in loaded.workers if worker.spec.instance >= rescaled.count]
         fields = {"model": name, "version": version, "before": len(loaded.workers), "after": rescaled.count}
         with self._guard:
-            loaded.request, loaded.completed = request, rescaled.completed
+            loaded.request, loaded.completed, loaded.plan = request, rescaled.completed, rescaled.plan
             loaded.workers = [worker for worker in loaded.workers if worker not in surplus] + rescaled.started
         self._core.reconfigure(name, version, json.dumps(rescaled.completed.config.document, separators=(",", ":")))
         self._loader.keep(loaded, rescaled.started, self._follow(name, version, loaded))

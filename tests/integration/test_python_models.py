@@ -343,7 +343,7 @@ def test_instances_are_added_to_a_model_that_described_itself(repository, start)
     worker = worker_pid(server)
     (repository.root / "m" / "config.pbtxt").write_text("instance_group { count: 2 }")
     assert server.post("/v2/repository/models/m/load").status == 200
-    logged(server, "instance m_1")
+    logged(server, "instance m_0_1")
     assert worker_pid(server) != worker
     assert alive(worker), "the instance that served was started anew"
     assert out(ask(server, "m", 1.0)) == [1.0]

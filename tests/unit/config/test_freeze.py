@@ -30,6 +30,8 @@ def test_what_is_missing_is_filled_in():
 
 
 def test_several_groups_are_numbered_and_gpus_mean_gpu():
+    (alone,) = frozen(IO + "instance_group { count: 2 }").document["instance_group"]
+    assert alone["name"] == "m_0"  # what is written has a number, what is not has none
     config = frozen(IO + 'instance_group [ { count: 2 }, { gpus: [ 1 ] }, { name: "own" kind: KIND_MODEL } ]')
     assert [group["name"] for group in config.document["instance_group"]] == ["m_0", "m_1", "own"]
     assert config.instance_groups == (

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import triton_python_backend_utils as pb_utils
+from naiad_worker.backends import LoadSpec
+from naiad_worker.triton import loading
 from naiad_worker.triton import tensor as tensor_module
 from naiad_worker.triton.request import InferenceRequest
 
@@ -393,6 +395,17 @@ def test_metrics_keep_their_values_and_say_that_nobody_scrapes_them(capfd, monke
 def test_all_names_of_the_module_are_there():
     assert set(pb_utils.__all__) <= set(dir(pb_utils))
     assert (WORKER_PATH / "triton_python_backend_utils.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "number"),
+    [({"kind": "cpu"}, "CPU", "0"), ({"kind": "cuda", "id": 3}, "GPU", "3"), ({"kind": "model"}, "MODEL", "0")],
+)
+def test_a_model_is_told_where_it_runs(tmp_path, device, kind, number):
+    spec = LoadSpec("m", 1, 0, str(tmp_path / "m" / "1"), "model.py", {}, device, 1)
+    told = loading.arguments(spec, "m_0")
+    assert (told["model_instance_kind"], told["model_instance_device_id"]) == (kind, number)
+    assert told["model_repository"] == str(tmp_path / "m")
 
 
 # -- documentation ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 from naiad_worker.backends import LoadFailure, LoadSpec
 
 CLASS = "TritonPythonModel"
+_KINDS = {"cpu": "CPU", "cuda": "GPU", "model": "MODEL"}
 # Modules that have another name than what one installs.
 _PACKAGES = {
     "PIL": "pillow",
@@ -106,10 +107,9 @@ def instance_name(spec: LoadSpec) -> str:
 
 def arguments(spec: LoadSpec, instance: str) -> dict[str, str]:
     """What `initialize` is told; all of it text."""
-    kind = "GPU" if spec.device.get("kind") == "cuda" else "CPU"
     return {
         "model_config": json.dumps(spec.config),
-        "model_instance_kind": kind,
+        "model_instance_kind": _KINDS[spec.device["kind"]],
         "model_instance_name": instance,
         "model_instance_device_id": str(spec.device.get("id", 0)),
         "model_repository": os.path.dirname(os.path.abspath(spec.directory)),

@@ -60,7 +60,7 @@ def create(
         asked = Asked(
             manager=manager,
             text=text,
-            python=python,
+            python=str(Path(python).expanduser().absolute()) if python and "/" in python else python,
             index_url=index_url,
             extra_index_urls=tuple(extra_index_url or ()),
             find_links=tuple(_place(place) for place in find_links or ()),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from naiad.environments.errors import BuildFailed, Stopped
+from naiad.environments.reach import Reach
 from naiad.environments.specification import Specification
 from naiad.errors import NaiadError
 
@@ -83,6 +84,8 @@ class Tools:
     running: Running = field(default_factory=Running)
     environ: Mapping[str, str]
     """Of it the tools see a few listed variables."""
+    reach: Reach | None = None
+    """Which hosts packages may come from; None asks nobody."""
 
 
 def find_uv() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def solve(specification: Specification, tools: Tools) -> Plan:
         wanted.append("numpy")
     _say(tools, f"==> solving {', '.join(wanted)} from {', '.join(channels)}")
     records = _solved(channels, wanted, tools)
+    _check_places([str(record.url) for record in records], channels, tools)
     lines = [f"{record.url}#sha256:{record.sha256.hex() if record.sha256 else ''}" for record in records]
     version = next((str(record.version) for record in records if record.name.normalized == "python"), "")
     # Resolved for the Python that is about to be installed, by one that is there.
@@ -52,6 +53,15 @@ def solve(specification: Specification, tools: Tools) -> Plan:
     pip = resolve("\n".join(file.pip), specification, target, tools) if file.pip else None
     lock = Lock("\n".join(sorted(lines)) + "\n" + (pip.text if pip else ""))
     return Plan(specification=specification, records=records, lock=lock, python=version, pip=pip)
+
+
+def _check_places(urls: Sequence[str], channels: Sequence[str], tools: Tools) -> None:
+    """Raises `BuildFailed` or `SourceNotAllowed`: a channel's index may say that its packages lie elsewhere."""
+    elsewhere = next((url for url in urls if not url.startswith("file://")), None)
+    if tools.offline and elsewhere is not None:
+        raise BuildFailed("solving", f"offline, so package '{elsewhere[:200]}' of a channel in a folder cannot be read")
+    if tools.reach is not None:
+        tools.reach.check_packages(urls, channels)
 
 
 def install(plan: Plan, destination: Path, tools: Tools) -> None:

@@ -19,6 +19,7 @@ from naiad.errors import ConfigError, NaiadError
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*", re.ASCII)
 _NAT64 = ip_network("64:ff9b::/96")
 _SCHEMES = ("https://", "http://")
+_FILE = "file://"
 ASK = "ask the administrator for: naiad up --fetch-allow HOST"
 Address = IPv4Address | IPv6Address
 
@@ -50,22 +51,42 @@ class Reach:
     def check_urls(self, specification: Specification) -> None:
         """Raises `SourceNotAllowed` for what the URLs alone tell: nothing is resolved."""
         for field, url in _urls(specification):
-            host = _host(url)
-            literal = _literal(host)
-            if self._is_listed(host, literal):
-                continue
-            if literal is not None or host == "localhost" or host.endswith(".localhost"):
-                self._check(field, host, [literal or IPv4Address("127.0.0.1")])
-            if url.startswith("http://"):
-                raise SourceNotAllowed(field, f"'http://{host}': expected https, or a host that is listed")
+            self._check_text(field, url)
 
     def check(self, specification: Specification) -> None:
         """The same for the addresses that each host has now; one that has none is left to the build, which says so."""
-        self.check_urls(specification)
         for field, url in _urls(specification):
-            host = _host(url)
-            if not self._is_listed(host, _literal(host)):
-                self._check(field, host, _addresses(host))
+            self._check_text(field, url)
+            self._check_resolved(field, url)
+
+    def check_packages(self, urls: Sequence[str], channels: Sequence[str]) -> None:
+        """The same for packages, which a channel may say to lie elsewhere; files only below a channel in a folder."""
+        folders = [f"{channel.rstrip('/')}/" for channel in channels if channel.startswith(_FILE)]
+        seen: set[str] = set()
+        for url in urls:
+            if url.startswith(_FILE) and url.startswith(tuple(folders)) and ".." not in url.split("/"):
+                continue
+            if not url.startswith(_SCHEMES):
+                raise SourceNotAllowed("channels", f"a package lies at '{url[:80]}', which is no part of it")
+            self._check_text("channels", url)
+            if _host(url) not in seen:
+                self._check_resolved("channels", url)
+            seen.add(_host(url))
+
+    def _check_text(self, field: str, url: str) -> None:
+        host = _host(url)
+        literal = _literal(host)
+        if self._is_listed(host, literal):
+            return
+        if literal is not None or host == "localhost" or host.endswith(".localhost"):
+            self._check(field, host, [literal or IPv4Address("127.0.0.1")])
+        if url.startswith("http://"):
+            raise SourceNotAllowed(field, f"'http://{host}': expected https, or a host that is listed")
+
+    def _check_resolved(self, field: str, url: str) -> None:
+        host = _host(url)
+        if not self._is_listed(host, _literal(host)):
+            self._check(field, host, _addresses(host))
 
     def _is_listed(self, host: str, address: Address | None) -> bool:
         return host in self._names or (address is not None and self._is_within(address))

@@ -32,6 +32,7 @@ from naiad.environments.leases import Lease, exclusive
 from naiad.environments.lock import Lock, resolve, with_numpy
 from naiad.environments.names import is_name
 from naiad.environments.packed import Archives
+from naiad.environments.reach import Reach
 from naiad.environments.shelf import Shelf, read_json, write_json
 from naiad.environments.specification import Specification, check
 from naiad.errors import NaiadError
@@ -180,12 +181,12 @@ class Store:
         *,
         offline: bool = False,
         pinned: Collection[str] = (),
-        allow: Callable[[Specification], None] = lambda _: None,
+        reach: Reach | None = None,
     ) -> Named:
         """Builds a name anew; raises `BuildFailed`, and then the last good build stays in use.
 
         Where the lock is what it was, nothing is built. Older builds go after a while, those apart whose digest begins
-        with one of `pinned`. `allow` raises what forbids the build.
+        with one of `pinned`. `reach` says which hosts it may be sent to.
         """
         self.get(name)
         folder = self._named / name
@@ -196,8 +197,9 @@ class Store:
             log.touch(mode=0o600)
             self._note(folder, named, problem="", building=True)
             try:
-                tools = Tools(log=log, offline=offline, environ=self._environ, running=self._running)
-                allow(named.specification)
+                tools = Tools(log=log, offline=offline, environ=self._environ, running=self._running, reach=reach)
+                if reach is not None and not offline:
+                    reach.check(named.specification)
                 build, lease = self._built(named, tools)
             except (NaiadError, OSError) as error:
                 known = isinstance(error, BuildFailed)  # then the log has its words

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from naiad.environments.interpreters import own
 from tests.support.server import descendants
 from tests.support.slow_index import SlowIndex
 
+ROOT = Path(__file__).resolve().parents[2]
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -37,14 +39,20 @@ def naiad(tmp_path: Path, wheelhouse: Path, index: SlowIndex, folder: Path, uv_c
     (tmp_path / "good.txt").write_text("tiny<2\n")
     begun: list[subprocess.Popen[str]] = []
 
-    def start(*words: str, file: str = "") -> subprocess.Popen[str]:
+    def start(*words: str, file: str = "", cwd: Path = tmp_path) -> subprocess.Popen[str]:
         line = [sys.executable, "-m", "naiad", "env", *words, "--environments", str(folder)]
         if file:
             line += ["-r", str(tmp_path / file)]
         if words[0] == "create":
             line += ["--index-url", index.url, "--find-links", str(wheelhouse)]
         process = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=uv_cache, start_new_session=True
+            line,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**uv_cache, "PYTHONPATH": str(ROOT)},
+            cwd=cwd,
+            start_new_session=True,
         )
         begun.append(process)
         return process
@@ -133,3 +141,11 @@ def test_a_name_that_is_taken_says_how_to_change_it(naiad, wheelhouse):
     code, said = ended(naiad("create", "one", file="slow.txt"))
     assert code == 1
     assert "'naiad env rebuild one -r FILE' builds it of another file, 'naiad env rm one' removes it" in said
+
+
+def test_an_interpreter_may_be_named_from_the_current_folder(naiad, tmp_path):
+    (tmp_path / "here").symlink_to(own().path.parent)
+    code, said = ended(naiad("create", "one", "--python", f"here/{own().path.name}", file="good.txt"))
+    assert code == 0, said
+    (tmp_path / "other").mkdir()
+    assert ended(naiad("rebuild", "one", cwd=tmp_path / "other"))[0] == 0

@@ -95,8 +95,8 @@ class EnvironmentReconciler:
         try:
             self._parts.builds.put(name, specification_of(fields))
             report(name, wanted.generation, Outcome(state="BUILDING"))
-            allow = (lambda _: None) if fields["offline"] else self._parts.reach.check
-            named = self._parts.builds.build(name, offline=fields["offline"], pinned=self._parts.pinned(), allow=allow)
+            parts = self._parts
+            named = parts.builds.build(name, offline=fields["offline"], pinned=parts.pinned(), reach=parts.reach)
             report(name, wanted.generation, Outcome(state=READY, built=self._built(named), observed=True))
         except Stopped:
             return  # the platform ends; the next one builds it

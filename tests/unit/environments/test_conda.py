@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ import pytest
 
 from naiad.environments.errors import BuildFailed
 from naiad.environments.interpreters import own
+from naiad.environments.reach import Reach, SourceNotAllowed
 from naiad.environments.specification import Specification
 
 rattler = pytest.importorskip("rattler", reason="py-rattler is not installed: pip install 'naiad[environments]'")
@@ -108,3 +110,36 @@ def test_offline_needs_a_channel_in_a_folder(environments):
     environments.create("one", Specification(manager="CONDA", text="dependencies:\n  - zlib\n"))
     with pytest.raises(BuildFailed, match="offline, so channel 'conda-forge' cannot be read"):
         environments.build("one", offline=True)
+
+
+@pytest.fixture
+def elsewhere(channel: str, tmp_path: Path) -> str:
+    """The same channel, whose index says that its packages lie on another host."""
+    root = tmp_path / "channel"
+    shutil.copytree(channel.removeprefix("file://"), root)
+    for place in root.glob("*/repodata*"):
+        if place.name != "repodata.json":
+            place.unlink()
+            continue
+        document = json.loads(place.read_text())
+        document["info"]["base_url"] = "http://127.0.0.1:9/there/"
+        place.write_text(json.dumps(document))
+    return root.as_uri()
+
+
+def test_packages_that_a_channel_has_elsewhere_are_not_fetched(environments, elsewhere, channel):
+    text = "dependencies:\n  - where\n"
+    environments.create("one", Specification(manager="CONDA", text=text, channels=(elsewhere,)))
+    with pytest.raises(BuildFailed, match=r"offline, so package 'http://127.0.0.1:9/there/"):
+        environments.build("one", offline=True)
+    with pytest.raises(SourceNotAllowed, match=r"host '127.0.0.1' is no public one"):
+        environments.build("one", reach=Reach())
+    environments.put("one", Specification(manager="CONDA", text=text, channels=(channel,)))
+    assert environments.build("one", reach=Reach()).state == "READY"
+
+
+def test_a_channel_names_no_file_beside_it():
+    for url in ("file:///etc/x-1-0.conda", "file:///srv/channel/../x-1-0.conda", "file:///srv/channelx/y.conda"):
+        with pytest.raises(SourceNotAllowed, match="is no part of it"):
+            Reach().check_packages([url], ["file:///srv/channel"])
+    Reach().check_packages(["file:///srv/channel/noarch/x-1-0.conda"], ["file:///srv/channel"])

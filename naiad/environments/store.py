@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -80,7 +81,9 @@ class Store:
     def __init__(self, root: Path, *, environ: Mapping[str, str] | None = None) -> None:
         self.root = root
         self._named = root / "named"
-        self._running = Running()
+        self._running: dict[str, Running] = {}
+        self._guard = threading.Lock()
+        self._ended = False
         self._builds = Shelf(root / "builds")
         self.archives = Archives(root / "archives")
         self._environ = dict(os.environ) if environ is None else dict(environ)
@@ -171,9 +174,26 @@ class Store:
 
     # -- builds -----------------------------------------------------------------------------------------------------
 
-    def stop(self) -> None:
-        """Ends the builds that run, and those that would begin."""
-        self._running.stop()
+    def stop(self, name: str = "") -> None:
+        """Ends this process' build of a name that runs; without a name all of them, and those that would begin."""
+        with self._guard:
+            self._ended = self._ended or not name
+            for building, running in self._running.items():
+                if name in ("", building):
+                    running.stop()
+
+    @contextlib.contextmanager
+    def _stoppable(self, name: str) -> Iterator[Running]:
+        running = Running()
+        with self._guard:
+            self._running[name] = running
+            if self._ended:
+                running.stop()
+        try:
+            yield running
+        finally:
+            with self._guard:
+                del self._running[name]
 
     def build(
         self,
@@ -190,14 +210,14 @@ class Store:
         """
         self.get(name)
         folder = self._named / name
-        with self._alone(name):
+        with self._alone(name), self._stoppable(name) as running:
             named = self.get(name)
             log = folder / "build.log"
             log.unlink(missing_ok=True)  # whoever reads the old one sees that this is another
             log.touch(mode=0o600)
             self._note(folder, named, problem="", building=True)
             try:
-                tools = Tools(log=log, offline=offline, environ=self._environ, running=self._running, reach=reach)
+                tools = Tools(log=log, offline=offline, environ=self._environ, running=running, reach=reach)
                 if reach is not None and not offline:
                     reach.check(named.specification)
                 build, lease = self._built(named, tools)

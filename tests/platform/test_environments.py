@@ -17,6 +17,7 @@ import pytest
 
 from naiad.runtimes.local import LocalOptions
 from tests.platform.conftest import Ups, until
+from tests.support.slow_index import SlowIndex
 
 SERVICE = {"name": "digits", "model": {"path": "repo/digits/1/model.pt"}}
 CONFIG = (
@@ -224,6 +225,24 @@ def test_a_build_that_is_cut_off_is_done_by_the_next_platform(make_platform, wan
     first.platform.stop()
     second = make_platform()
     assert settled(second.client(), "small")["status"]["state"] == "READY"
+
+
+def test_a_build_that_nobody_wants_any_more_is_ended(make_platform, wanted):
+    index = SlowIndex()
+    try:
+        client = make_platform(fetch_allow=("127.0.0.1",)).client()
+        slow = wanted | {"spec": "slow\n", "index_url": index.url, "offline": False}
+        client.post("/api/v1/environments", json=slow)
+        assert index.asked.wait(60)
+        assert client.put("/api/v1/environments/small", json=wanted).status_code == 200
+        assert settled(client, "small")["status"]["state"] == "READY"
+        index.asked.clear()
+        client.put("/api/v1/environments/small", json=slow)
+        assert index.asked.wait(60)
+        assert client.delete("/api/v1/environments/small").status_code == 202
+        gone(client, "small")
+    finally:
+        index.close()
 
 
 def test_a_model_runs_in_the_environment_of_its_service(make_platform, wanted, models, real_wheelhouse):

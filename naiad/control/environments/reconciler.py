@@ -71,12 +71,16 @@ class EnvironmentReconciler:
         self._parts = parts
         self._busy = busy
         self._not_before: dict[str, float] = {}
+        self._building: dict[str, int] = {}
+        """Generations that are being built."""
 
     def step(self) -> None:
         """One turn over all environments; builds run beside it, one an environment."""
         busy = self._busy.names()
         for row in self._parts.environments.list():
             if row.name in busy:
+                if row.deleted_at is not None or row.generation > self._building.get(row.name, row.generation):
+                    self._parts.builds.stop(row.name)  # nobody waits for what is being built any more
                 continue
             wanted = Wanted(
                 name=row.name,
@@ -88,6 +92,7 @@ class EnvironmentReconciler:
             if isinstance(action, Remove):
                 self._busy.run(row.name, lambda w=wanted: self._remove(w))  # type: ignore[misc]
             elif isinstance(action, Build):
+                self._building[row.name] = row.generation
                 self._busy.run(row.name, lambda w=wanted, f=row.fields: self._build(w, f))  # type: ignore[misc]
 
     def _build(self, wanted: Wanted, fields: dict[str, Any]) -> None:
@@ -99,7 +104,7 @@ class EnvironmentReconciler:
             named = parts.builds.build(name, offline=fields["offline"], pinned=parts.pinned(), reach=parts.reach)
             report(name, wanted.generation, Outcome(state=READY, built=self._built(named), observed=True))
         except Stopped:
-            return  # the platform ends; the next one builds it
+            return  # the platform ends and the next one builds it, or something else is wanted by now
         except EnvironmentBusy:
             self._not_before[name] = self._parts.clock() + _WAIT_SECONDS
         except Exception as error:

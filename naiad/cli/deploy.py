@@ -139,17 +139,23 @@ class _Meter:
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:
+    """What is uploaded, as the platform would take it where it lies: a link brings nothing from elsewhere (C5)."""
     if path.is_file():
         from naiad.signature.onnx import weights_beside
 
         beside = weights_beside(path) if path.suffix.lower() == ".onnx" else ()
         return [(path, path.name), *((path.resolve().parent / name, name) for name in beside)]
-    files = []
+    files, root = [], path.resolve()
     for where, folders, names in os.walk(path):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        for name in folders:
+            if (Path(where) / name).is_symlink():
+                fail(f"'{Path(where, name)}' is a link to a folder; put the folder itself there", Exit.USAGE)
         for name in sorted(names):
             source = Path(where) / name
             if not name.startswith(".") and source.is_file():
+                if not source.resolve().is_relative_to(root):
+                    fail(f"'{source}' is a link that leaves '{path}'; put the file itself there", Exit.USAGE)
                 files.append((source, source.relative_to(path).as_posix()))
         if len(files) > _MOST_FILES:
             fail(f"'{path}' holds more than {_MOST_FILES} files; name the model's folder", Exit.USAGE)

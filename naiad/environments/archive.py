@@ -20,6 +20,8 @@ from naiad.environments.errors import BadArchive
 
 _UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 _OF_THE_ARCHIVE = {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+_OTHERS = {b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"hsqs": "squashfs", b"7z\xbc\xaf": "7z"}
+"""What conda-pack and others make beside those that are read; xz may ask for gigabytes to be opened."""
 _BLOCK = 1 << 20
 _MOST_READ = 4 << 20
 _MOST_DEPTH = 64
@@ -170,10 +172,13 @@ class _Bounded:
 
 def _opened(archive: Path) -> IO[bytes]:
     with archive.open("rb") as stream:
-        magic = stream.read(3)
+        magic = stream.read(6)
+    for begin, kind in _OTHERS.items():
+        if magic.startswith(begin):
+            raise BadArchive(f"the archive is packed by {kind}; expected tar, gzip, bzip2 or zip")
     if magic[:2] == b"\x1f\x8b":
         return cast(IO[bytes], gzip.open(archive, "rb"))
-    return cast(IO[bytes], bz2.open(archive, "rb")) if magic == b"BZh" else archive.open("rb")
+    return cast(IO[bytes], bz2.open(archive, "rb")) if magic[:3] == b"BZh" else archive.open("rb")
 
 
 def _tar(archive: Path, writer: _Writer) -> None:

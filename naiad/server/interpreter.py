@@ -13,7 +13,7 @@ from typing import Any
 
 from naiad.backends.base import Backend
 from naiad.environments import packed
-from naiad.environments.check import Begun, Start, add, as_it_is, look, require
+from naiad.environments.check import Begun, Report, Start, add, as_it_is, look, require
 from naiad.environments.errors import BadArchive, Unfit
 from naiad.environments.leases import Lease
 from naiad.environments.store import Store
@@ -62,6 +62,7 @@ class Interpreters:
     def __init__(self, options: InterpreterOptions) -> None:
         self._options = options
         self._store = Store(options.environments, environ=options.environ)
+        self._looked: dict[tuple[Path, tuple[str, ...]], Report] = {}
 
     def choose(self, message: Any, source: str, directory: Path, backend: Backend) -> Interpreter:
         """The interpreter that a configuration asks for, looked at: it runs, and holds what the backend needs.
@@ -86,7 +87,10 @@ class Interpreters:
             variables["PYTHONDONTWRITEBYTECODE"] = "1"  # a file that appears there is a change of the model to a poll
         try:
             begun = Begun(environment=self._inherited(variables), start=self._options.start)
-            report = look(python, ("numpy", *backend.needs), begun, where=where)
+            looked = (python, ("numpy", *backend.needs))
+            report = self._looked.get(looked) or look(*looked, begun, where=where)
+            if lease is not None:  # what is held changes no more; a folder may
+                self._looked[looked] = report
             require(report, backend.needs, backend=backend.name, where=where)
         except Unfit as error:
             raise _without(error, prefix) from None

@@ -104,6 +104,20 @@ def test_a_file_from_elsewhere_is_uploaded(cli, tmp_path):
     assert (cli.ups.state / "models/net.v1/1/model.pt").stat().st_size == 100_000
 
 
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_c5_a_link_brings_nothing_from_elsewhere(cli, tmp_path, what):
+    version = tmp_path / "hostile" / "digits" / "1"
+    version.mkdir(parents=True)
+    (version / "model.pt").write_bytes(b"weights")
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "key").write_text("secret")
+    (version / "extra").symlink_to(tmp_path / "private" / ("key" if what == "file" else ""))
+    ended = cli.run("deploy", tmp_path / "hostile", "--name", f"link-{what}")
+    assert ended.returncode == USAGE
+    says = {"file": "is a link that leaves", "folder": "is a link to a folder"}[what]
+    assert ended.stderr.startswith(f"error: '{version / 'extra'}' {says}")
+
+
 def test_a_folder_from_elsewhere_is_uploaded_with_its_layout(cli, tmp_path):
     version = tmp_path / "net-two/4"
     version.mkdir(parents=True)

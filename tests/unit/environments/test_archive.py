@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import lzma
 import os
 import stat
 import tarfile
@@ -183,6 +184,11 @@ def test_too_many_members(tmp_path):
 )
 def test_no_archive_at_all(tmp_path, content):
     refused(tmp_path, content)
+
+
+@pytest.mark.parametrize(("pack", "kind"), [(lzma.compress, "xz"), (lambda data: b"\x28\xb5\x2f\xfd" + data, "zstd")])
+def test_a_kind_that_is_not_read_is_named(tmp_path, pack, kind):
+    assert f"packed by {kind}; expected tar, gzip, bzip2 or zip" in refused(tmp_path, pack(b"x" * 2000))
 
 
 def test_a_truncated_archive(tmp_path):

@@ -77,6 +77,29 @@ def test_a_conda_unpack_that_fails_is_no_failure(choose, model):
     assert choose("$$TRITON_MODEL_DIRECTORY/env.tar.gz").python.endswith("/bin/python")
 
 
+def test_what_is_held_is_looked_at_once_and_a_folder_each_time(tmp_path, model):
+    asked = tmp_path / "asked"
+    options = InterpreterOptions(
+        own="/own/python",
+        environments=tmp_path / "environments",
+        repositories=(tmp_path / "models",),
+        allow_paths=True,
+        environ={"PATH": "/usr/bin:/bin"},
+    )
+    python = f'echo x >> {asked}; exec {sys.executable} "$@"'
+    (model / "env.tar.gz").write_bytes(packed(python=python))
+    place = model / "env" / "bin" / "python"
+    place.parent.mkdir(parents=True)
+    place.write_text(f"#!/bin/sh\n{python}\n")
+    place.chmod(0o755)
+    interpreters = Interpreters(options)
+    for name, times in (("env.tar.gz", 1), ("env", 4)):
+        for _ in range(3):
+            path = {"EXECUTION_ENV_PATH": f"$$TRITON_MODEL_DIRECTORY/{name}"}
+            interpreters.choose(message(**path), "config.pbtxt", model, identity.BACKEND)
+        assert len(asked.read_text().split()) == times
+
+
 def test_an_archive_may_hold_one_folder(choose, model):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:

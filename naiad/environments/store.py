@@ -32,7 +32,7 @@ from naiad.environments.interpreters import Interpreter
 from naiad.environments.leases import Lease, exclusive
 from naiad.environments.lock import Lock, resolve, with_numpy
 from naiad.environments.names import is_name
-from naiad.environments.packed import Archives
+from naiad.environments.packed import KEPT_SECONDS, Archives
 from naiad.environments.reach import Reach
 from naiad.environments.shelf import Shelf, read_json, write_json
 from naiad.environments.specification import Specification, check
@@ -282,7 +282,8 @@ class Store:
         return Build(key=key, digest=lock.digest, python=version, built_at=at), lease
 
     def tidy(self) -> None:
-        """Removes builds that no name has and nobody uses, and what killed builds have left."""
+        """Removes builds that no name has and nobody uses, old archives, and what killed processes have left."""
+        self.archives.collect(older_than=KEPT_SECONDS)
         self._builds.sweep()
         states = [self._named / name / "state.json" for name in self._names()]
         if any(path.exists() and read_json(path) is None for path in states):

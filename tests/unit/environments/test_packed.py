@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from naiad.environments import archive
 from naiad.environments.errors import BadArchive, EnvironmentBusy, NoSuchEnvironment
 from naiad.environments.packed import KEPT_SECONDS, Archives
+from tests.support.environments import wish
 
 WEEK = KEPT_SECONDS + 1
 
@@ -68,6 +70,18 @@ def test_what_nobody_has_used_for_a_week_goes_with_the_next_archive(place):
     _, held = place.extract("three")
     held.release()
     assert place.notes() == {"three"}
+
+
+def test_a_build_collects_them_too(environments, wheelhouse, tmp_path):
+    path = packed(tmp_path / "one.tar.gz", "one")
+    for age, left in ((WEEK, 0), (60.0, 1)):
+        folder, lease = environments.archives.extracted(path, nothing)
+        lease.release()
+        then = time.time() - age
+        os.utime(f"{folder}.use", (then, then))
+        environments.create("one", wish(wheelhouse))
+        environments.build("one", offline=True)
+        assert len(environments.archives.all()) == left
 
 
 OTHER = """

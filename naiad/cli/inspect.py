@@ -151,7 +151,7 @@ def _run(found: Found, options: DryRunOptions, where: Where) -> Preview:
     version = int(found.folder.name) if found.folder.name.isdecimal() else 1
     found = replace(found, partial=_in_environment(found.partial, where.environment))
     request = LoadRequest(model=found.name, version=version, directory=found.folder.parent, partial=found.partial)
-    file = str(found.file.relative_to(found.folder)) if found.file is not None else ""
+    file = _below(found.file, found.folder) if found.file is not None else ""
     place, backend = (found.folder, file), found.backend
     interpreter = fenced_interpreter(request, backend, environments=_folder(where))
     options = replace(options, interpreter=interpreter)
@@ -191,6 +191,12 @@ def _folder(where: Where) -> Path:
     return folder.expanduser().absolute()
 
 
+def _below(file: Path, folder: Path) -> str:
+    """The model's file as seen from its version folder, which may be a link."""
+    base = folder if file.is_relative_to(folder) else folder.resolve()
+    return str(file.relative_to(base))
+
+
 def find(path: Path) -> Found:
     """The model at `path`; raises `FileNotFoundError`, `Broken`, `ConfigError` or `UnservableFile`."""
     from naiad.control.diagnosis import Broken
@@ -200,7 +206,7 @@ def find(path: Path) -> Found:
 
     if not path.exists():
         raise FileNotFoundError(f"'{path}' does not exist{_sibling(path)}")
-    path = path.absolute()
+    path = path.resolve() if ".." in path.parts else path.absolute()
     try:
         layout = find_layout(path)
     except Broken:

@@ -179,7 +179,7 @@ def _spawn(folder: StateFolder, arguments: dict[str, Any]) -> None:
 
     progress("starting the platform ...")
     ready_read, ready_write = os.pipe()
-    command = [sys.executable, "-m", "naiad", "up", "--state", str(folder.root), "--ready-fd", str(ready_write)]
+    command = [sys.executable, "-P", "-m", "naiad", "up", "--state", str(folder.root), "--ready-fd", str(ready_write)]
     for name in ("host", "port", "http_port", "grpc_port", "advertise"):
         if arguments[name] is not None:
             command += [f"--{name.replace('_', '-')}", str(arguments[name])]

@@ -42,7 +42,7 @@ class LocalOptions:
     environments: Path | None = None
     """Folder of named environments."""
     allowed_hosts: tuple[str, ...] = ()
-    command: Sequence[str] = (sys.executable, "-m", "naiad", "serve")
+    command: Sequence[str] = (sys.executable, "-P", "-m", "naiad", "serve")
     start_seconds: float = 60.0
     stop_seconds: float = 40.0
     arguments: tuple[str, ...] = ()

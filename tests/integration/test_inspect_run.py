@@ -21,13 +21,27 @@ MNIST = ROOT / "examples/mnist/model-repo/mnist-cnn"
 INPUT = 'input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] }\n'
 
 
-def inspect(*words: object, before: str = "") -> subprocess.CompletedProcess[str]:
-    """`before` is code that runs in the process that becomes the command."""
-    line = [sys.executable, "-W", "error", "-m", "naiad", "inspect", *map(str, words)]
+def inspect(*words: object, before: str = "", folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`before` is code that runs in the process that becomes the command, `folder` where it runs."""
+    line = [sys.executable, "-P", "-W", "error", "-m", "naiad", "inspect", *map(str, words)]
     if before:
         line = [sys.executable, "-c", f"{before}\nimport os, sys\nos.execv(sys.argv[1], sys.argv[1:])", *line]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
-    return subprocess.run(line, capture_output=True, text=True, timeout=110, check=False, env=environment)
+    return subprocess.run(line, capture_output=True, text=True, timeout=110, check=False, env=environment, cwd=folder)
+
+
+def test_modules_that_lie_in_the_current_folder_are_not_imported(torch, tmp_path):
+    """`python -m` has it at the front of its path: a file there must not pass for the framework."""
+    models = Repository(tmp_path / "models").root / "digits"
+    models.mkdir()
+    (models / "1").symlink_to(MNIST / "1")
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name in ("torch", "numpy"):
+        (folder / f"{name}.py").write_text(f"raise SystemExit('{name}.py was imported')")
+    ended = inspect("--run", "-o", "json", "../models/digits", folder=folder)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["open"] == []
 
 
 def shown(*words: object) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +50,23 @@ def names_at_start(mode: str, asked: Sequence[str], repositories: Sequence[Path]
     found = look(repositories, states)
     if mode != "explicit" or list(asked) == ["*"]:
         return list(found)
+    for name in asked:
+        if name not in found:
+            _say_missing(name, list(found))
     return list(dict.fromkeys(asked))
+
+
+def _say_missing(name: str, there: Sequence[str]) -> None:
+    """The record of a model that was asked for and is nowhere: its load fails without one, as a client's does."""
+    near = difflib.get_close_matches(name, there, n=3) or there[:5]
+    fields = {
+        "model": name,
+        "stage": "repository",
+        "code": "PATH_NOT_FOUND",
+        "cause": "no model repository has a model of this name",
+        "fix": f"there is {', '.join(near)}" if near else "the model repositories are empty",
+    }
+    log.error("failed to load '%s'", name, extra={"fields": fields})
 
 
 def look(repositories: Sequence[Path], states: States) -> Mapping[str, str]:

@@ -306,7 +306,7 @@ def parse(arguments: Sequence[str]) -> ServeOptions:
 
 
 def _refuse(text: str) -> NoReturn:
-    raise UsageError(f"{text}\n\n{usage()}")
+    raise UsageError(f"{text}\n'naiad serve --help' lists the options")
 
 
 def _unknown(name: str) -> str:

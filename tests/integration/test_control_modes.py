@@ -27,6 +27,16 @@ def test_explicit_loads_and_unloads(repository, start):
     assert server.post("/v2/repository/models/nope/unload").status == 200
 
 
+def test_a_model_of_the_start_that_is_nowhere_is_in_the_log(repository, start):
+    """It is in no index, so nothing else would say why the server is not ready."""
+    repository.identity("digits")
+    server = start("--model-control-mode=explicit", "--load-model=digit", "--exit-on-error=true")
+    assert server.process.wait(60) == 1
+    (record,) = [record for record in server.records() if record["level"] == "error"]
+    assert (record["message"], record["code"]) == ("failed to load 'digit'", "PATH_NOT_FOUND")
+    assert record["fix"] == "there is digits"
+
+
 def test_w8_an_unknown_model_cannot_be_loaded(start, repository):
     server = start("--model-control-mode=explicit")
     answer = server.post("/v2/repository/models/nope/load")

@@ -340,6 +340,19 @@ def test_what_the_saving_program_defined_itself_is_named(explicit, monkeypatch):
 
 
 @pytest.mark.parametrize("file", ["model.skops", "model.pkl"])
+def test_an_estimator_that_was_never_fitted_says_so(explicit, file):
+    from sklearn.linear_model import LogisticRegression
+
+    root, server = explicit
+    name = f"unfitted-{file[6:]}"
+    save(LogisticRegression(), root / name / "1", file)
+    (root / name / "config.pbtxt").write_text(TRUSTED)
+    record = failure(server, name)
+    assert (record["code"], "after fit()" in record["fix"]) == ("NOT_A_MODEL", True)
+    assert record["cause"] == f"'{file}' holds a LogisticRegression that was never fitted"
+
+
+@pytest.mark.parametrize("file", ["model.skops", "model.pkl"])
 def test_columns_that_are_chosen_by_name_are_refused(explicit, file):
     """Rows have no names: such a model would load and then fail at every request."""
     from sklearn.compose import ColumnTransformer

@@ -94,6 +94,23 @@ def _methods_of(model: Any, file: str) -> list[str]:
     return there
 
 
+def _refuse_unfitted(model: Any, file: str) -> None:
+    """Raises `LoadFailure` for an estimator that was saved before it was fitted."""
+    import sklearn.exceptions
+    import sklearn.utils.validation
+
+    try:
+        sklearn.utils.validation.check_is_fitted(model)
+    except sklearn.exceptions.NotFittedError as error:
+        raise LoadFailure(
+            f"'{file}' holds a {type(model).__name__} that was never fitted",
+            "save the estimator after fit()",
+            "NOT_A_MODEL",
+        ) from error
+    except TypeError:  # no estimator of scikit-learn: nothing is known
+        return
+
+
 def _refuse_tables(model: Any) -> None:
     """Raises `LoadFailure` for a model that chooses its columns by name: rows come without names."""
     names = sorted({name for part in _parts(model) for name in _chosen_by_name(part)})
@@ -143,6 +160,7 @@ def describe(spec: LoadSpec) -> dict[str, Any]:
         return {"input": [{"name": "input", "type": "texts", "datatype": "BYTES", "dims": [-1, 1]}]}
     count = getattr(model, "n_features_in_", None)
     if not isinstance(count, (int, np.integer)) or count < 1:
+        _refuse_unfitted(model, spec.file)
         raise LoadFailure(
             f"'{spec.file}' holds a {type(model).__name__} that does not say how many features it takes",
             'write it into config.pbtxt: max_batch_size: 32 input { name: "input" data_type: TYPE_FP32 dims: [ N ] }',

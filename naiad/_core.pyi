@@ -51,6 +51,12 @@ class Core:
     def attach_worker(self, model: str, version: int, worker: int) -> None:
         """Adds a worker (a replacement, say) to a published model version."""
 
+    def follow_worker(self, worker: int, control: int) -> None:
+        """Takes over a descriptor of a serving worker's control channel: its metrics and readiness are read there.
+
+        The caller may still write to the channel. A worker that has ended is fine.
+        """
+
     def publish(self, spec: bytes) -> None:
         """Makes a `ModelSpec` with its workers the one that serves its name and version.
 

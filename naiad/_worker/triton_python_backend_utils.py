@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 from naiad_worker.triton import model_config as _config
 from naiad_worker.triton import request as _request
 from naiad_worker.triton.errors import TritonError, TritonModelException, later
+from naiad_worker.triton.metrics import Metric, MetricFamily, MetricKind
 from naiad_worker.triton.model_config import ModelConfig
 from naiad_worker.triton.request import InferenceRequest, InferenceTrace, PreferredMemory
 from naiad_worker.triton.response import COMPLETE_FINAL, InferenceResponse, InferenceResponseSender
-from naiad_worker.triton.telemetry import Logger, LogLevel, Metric, MetricFamily, MetricKind
+from naiad_worker.triton.telemetry import Logger, LogLevel
 from naiad_worker.triton.tensor import Tensor
 from naiad_worker.triton.types import (
     TRITON_STRING_TO_NUMPY,

@@ -37,6 +37,9 @@ class CoreDoors(Protocol):
     def attach_worker(self, model: str, version: int, worker: int) -> None:
         """See `naiad._core.Core`."""
 
+    def follow_worker(self, worker: int, control: int) -> None:
+        """See `naiad._core.Core`."""
+
     def pump_output(self, descriptor: int, labels: bytes) -> None:
         """See `naiad._core.Core`."""
 
@@ -215,7 +218,12 @@ class Supervisor:
             raise ZygoteError(f"the zygote of backend '{spec.backend}' does not answer; it was stopped") from None
 
     def keep(self, worker: Worker, replay: Replay) -> None:
-        """From now on a death of this worker is answered by a replacement; one that is dead already, at once."""
+        """From now on a death of this worker is answered by a replacement; one that is dead already, at once.
+
+        It serves: from here on the core listens to its control channel.
+        """
+        with contextlib.suppress(OSError):
+            self._core.follow_worker(worker.id, worker.control())
         with self._lock:
             if worker.exit is None:
                 self._replays[worker.id] = replay

@@ -143,6 +143,10 @@ class Worker:
             self._exited.wait(5)
         self.close()
 
+    def control(self) -> int:
+        """A new descriptor of the control channel; raises `OSError` where it is closed."""
+        return os.dup(self._control.fileno())
+
     def close(self) -> None:
         """Closes the control channel."""
         self._control.close()

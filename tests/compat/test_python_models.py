@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.server import Serve, serve
 
@@ -175,15 +176,41 @@ def test_logger(stock, models):
     line = f"request 'none over {stock.kind}' has no elements"
     models.until(lambda: any(line in r["message"] for r in models.records()), 10, "the model's warning is not logged")
     (said_once, *_) = [record for record in models.records() if line in record["message"]]
-    assert said_once["message"].startswith("WARNING: model.py:")
+    assert said_once["level"] == "warning"
+    assert said_once["message"].startswith("model.py:")
     assert said_once["model"] == "logger"
+
+
+def test_metrics(stock, models):
+    def seen() -> dict[tuple[str, str, str], float]:
+        return {
+            (sample.name, sample.labels.get("kind", ""), sample.labels.get("le", "")): sample.value
+            for family in text_string_to_metric_families(models.scrape())
+            for sample in family.samples
+            if family.name.startswith("words")
+        }
+
+    before = models.until(seen, 10, "the metrics of the model are not shown")
+    counts = stock.infer("metrics", {"TEXT": np.array(["a long text of words", "two words"], dtype=object)})
+    assert counts.as_numpy("WORDS").tolist() == [5, 2]
+
+    def grown() -> dict[tuple[str, str, str], float]:
+        return {key: value - before[key] for key, value in seen().items() if value != before[key]}
+
+    models.until(lambda: ("words_total", "long", "") in grown(), 10, "the metrics do not show the request")
+    assert grown() == {
+        ("words_total", "long", ""): 5, ("words_total", "short", ""): 2,
+        ("words_per_text_bucket", "", "5"): 2, ("words_per_text_bucket", "", "10"): 2,
+        ("words_per_text_bucket", "", "2"): 1, ("words_per_text_bucket", "", "+Inf"): 2,
+        ("words_per_text_sum", "", ""): 7, ("words_per_text_count", "", ""): 2,
+    } | ({} if before["words_last", "", ""] == 2 else {("words_last", "", ""): 2})  # fmt: skip
 
 
 def test_every_example_is_tested_and_told_of():
     folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
     told = (EXAMPLES / "README.md").read_text()
     tests = Path(__file__).read_text()
-    assert len(folders) == 8
+    assert len(folders) == 9
     for name in folders:
         assert f"| [{name}]({name}/1/model.py) |" in told
         assert f"def test_{name}(" in tests

@@ -316,16 +316,6 @@ def test_print_reaches_the_log_and_finalize_runs_at_unload(repository, start):
     logged(server, "buried")
 
 
-@pytest.mark.parametrize("level", ["0", "1"])
-def test_verbose_lines_come_with_a_verbose_log(repository, start, level):
-    body = ECHO + '\ndef initialize(self, args):\n    pb_utils.Logger.log_verbose("fine print")\n    print("said")\n'
-    repository.python("m", body, config=CONFIG)
-    server = start(f"--log-verbose={level}").wait_ready()
-    logged(server, "said")
-    lines = [record["message"] for record in server.records() if "VERBOSE: model.py:" in record["message"]]
-    assert [line.rpartition(": ")[2] for line in lines] == (["fine print"] if level == "1" else [])
-
-
 def test_instances_are_added_to_a_model_that_described_itself(repository, start):
     tells = """
     @staticmethod

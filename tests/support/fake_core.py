@@ -81,6 +81,7 @@ class FakeCore:
     def __init__(self) -> None:
         self.links: dict[int, Link] = {}
         self.attached: list[tuple[str, int, int]] = []
+        self.followed: list[int] = []
         self.attach_error: Exception | None = None
         self.output: list[tuple[dict[str, Any], str]] = []
         self.changed = threading.Condition()
@@ -115,6 +116,12 @@ class FakeCore:
         with self.changed:
             self.attached.append((model, version, worker))
             self.changed.notify_all()
+
+    def follow_worker(self, worker: int, control: int) -> None:
+        with self.changed:
+            self.followed.append(worker)
+            self.changed.notify_all()
+        os.close(control)
 
     def pump_output(self, descriptor: int, labels: bytes) -> None:
         thread = threading.Thread(target=self._pump, args=(descriptor, json.loads(labels)))

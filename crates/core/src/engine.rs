@@ -145,6 +145,7 @@ impl Engine {
         let model = Model {
             spec: Arc::clone(&served.spec),
             statistics: Arc::clone(&served.statistics),
+            voice: Arc::clone(&served.voice),
             scheduler: scheduler::start(&served, handles),
         };
         self.registry.publish(&Arc::new(model));
@@ -158,6 +159,7 @@ impl Engine {
         self.registry.swap(&Arc::new(Model {
             spec: Arc::new(spec),
             statistics: Arc::clone(&old.statistics),
+            voice: Arc::clone(&old.voice),
             scheduler: Arc::clone(&old.scheduler),
         }));
         true

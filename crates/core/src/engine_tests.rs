@@ -142,7 +142,10 @@ async fn a_request_comes_back_with_id_parameters_and_statistics() {
     assert_eq!(worker.read(call.entries[0].range), bytes(&[1, 2]));
     assert_eq!(worker.read(call.area), [0; 64]);
     let meta: Value = serde_json::from_slice(&worker.read(call.requests[0].meta)).unwrap();
-    assert_eq!(meta, json!({"id": "seven", "parameters": {"k": 5}, "timeout": 7_000_000, "priority": 2, "outputs": ["y"]}));
+    assert_eq!(
+        meta,
+        json!({"id": "seven", "parameters": {"k": 5}, "timeout": 7_000_000, "priority": 2, "outputs": ["y"]})
+    );
     let answer = Record { text: br#"{"p": "q", "n": 42}"#.to_vec(), ..worker.echo(&call) };
     worker.reply(&[answer]);
     let response = outcome(waiting).await.unwrap();
@@ -283,10 +286,10 @@ async fn a_lost_worker_fails_what_it_had_started_and_a_replacement_serves_the_re
     let event = events.recv().await.unwrap();
     let reason = "end of file".to_owned();
     assert_eq!(event, Event::WorkerLost { worker: lost, model: "m".into(), version: 1, started: 1, reason });
-    assert!(!engine.registry().ready("m", None).unwrap());
+    assert!(!engine.registry().ready("m", None).await.unwrap());
     let mut next = open(&engine);
     engine.workers().attach("m", 1, next.id).unwrap();
-    assert!(engine.registry().ready("m", Some(1)).unwrap());
+    assert!(engine.registry().ready("m", Some(1)).await.unwrap());
     for (waiting, expected) in [(sent, [2, 2]), (queued, [3, 3])] {
         let call = next.call().await;
         next.reply(&[next.echo(&call)]);

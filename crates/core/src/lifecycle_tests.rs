@@ -184,7 +184,7 @@ async fn a_reconfigured_version_keeps_its_queue_and_its_workers() {
     worker.reply(&[worker.echo(&call)]);
     assert_eq!(values(running).await, [1, 1]);
     assert!(engine.retire_replaced("m", SECOND).await, "nothing was replaced");
-    assert!(engine.registry().ready("m", None).unwrap());
+    assert!(engine.registry().ready("m", None).await.unwrap());
     assert_eq!(count(&engine).0, 2, "the counters go on");
     assert!(!engine.reconfigure("m", 9, String::new()));
 }
@@ -259,7 +259,7 @@ async fn versions_answer_by_default_flag_and_age() {
     assert!(engine.withdraw("m", 2));
     assert!(engine.retire_replaced("m", SECOND).await);
     assert_eq!(find(None).unwrap(), 3);
-    assert!(!engine.registry().ready("m", None).unwrap(), "no worker lives");
+    assert!(!engine.registry().ready("m", None).await.unwrap(), "no worker lives");
     let wrong = |name, version| engine.statistics(Some(name), version).unwrap_err().to_string();
     assert_eq!(wrong("n", None), "requested model 'n' is not available");
     assert_eq!(wrong("m", Some(2)), "requested model version is not available for model 'm'");

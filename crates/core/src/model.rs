@@ -6,6 +6,7 @@ use std::sync::Arc;
 use naiad_tensor::DataType;
 
 use crate::error::InferError;
+use crate::instance::control::Voice;
 use crate::request::{InferRequest, InputTensor, Parameter};
 use crate::scheduler::Scheduler;
 use crate::spec::{ModelSpec, TensorSpec};
@@ -28,6 +29,8 @@ pub struct Served {
     pub output_names: Vec<Arc<str>>,
     /// The version's counters.
     pub statistics: Arc<Statistics>,
+    /// What its workers say besides their answers.
+    pub voice: Arc<Voice>,
 }
 
 impl Served {
@@ -35,7 +38,7 @@ impl Served {
     pub fn new(spec: ModelSpec) -> Arc<Self> {
         let name = Arc::from(spec.name.as_str());
         let output_names = spec.outputs.iter().map(|output| Arc::from(output.name.as_str())).collect();
-        Arc::new(Self { spec: Arc::new(spec), name, output_names, statistics: Arc::default() })
+        Arc::new(Self { spec: Arc::new(spec), name, output_names, statistics: Arc::default(), voice: Arc::default() })
     }
 }
 
@@ -46,14 +49,17 @@ pub struct Model {
     pub spec: Arc<ModelSpec>,
     /// The version's counters.
     pub statistics: Arc<Statistics>,
+    /// What its workers say besides their answers.
+    pub voice: Arc<Voice>,
     /// Decides when a request runs and with whom.
     pub scheduler: Arc<dyn Scheduler>,
 }
 
 impl Model {
-    /// Whether at least one worker can answer now; while one is being restarted requests queue.
-    pub fn is_ready(&self) -> bool {
-        self.scheduler.workers() > 0
+    /// Whether at least one worker can answer now, and the model's code says nothing else; while a worker is being
+    /// restarted requests queue.
+    pub async fn is_ready(&self) -> bool {
+        self.scheduler.workers() > 0 && self.voice.is_ready().await
     }
 
     /// Names, datatypes, shapes and sizes of a request; the texts are Triton's (protocol §6).

@@ -49,6 +49,7 @@ fn model(max_batch_size: u32, inputs: Vec<Value>) -> Model {
     Model {
         spec: Arc::clone(&served.spec),
         statistics: Arc::clone(&served.statistics),
+        voice: Arc::clone(&served.voice),
         scheduler: Arc::new(NoScheduler),
     }
 }

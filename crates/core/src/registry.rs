@@ -33,9 +33,9 @@ impl Registry {
         found.map(Arc::clone).ok_or_else(|| self.absent(name, version, versions.is_some()))
     }
 
-    /// Whether the version has a live worker (W10).
-    pub fn ready(&self, name: &str, version: Option<u64>) -> Result<bool, InferError> {
-        Ok(self.find(name, version)?.is_ready())
+    /// Whether the version has a live worker and its code says nothing else (W10).
+    pub async fn ready(&self, name: &str, version: Option<u64>) -> Result<bool, InferError> {
+        Ok(self.find(name, version)?.is_ready().await)
     }
 
     /// Why nothing answers `name`.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 /// One model version, ready to be published. Crosses from Python as JSON.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "properties of a model that do not depend on each other")]
 pub struct ModelSpec {
     /// The model's name in the repository.
     pub name: String,

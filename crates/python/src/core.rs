@@ -75,6 +75,14 @@ impl Core {
         self.call(py, |server| server.attach_worker(model, version, worker))
     }
 
+    fn follow_worker(&self, py: Python<'_>, worker: u64, control: RawFd) -> PyResult<()> {
+        let control = own(control)?;
+        self.call(py, |server| {
+            server.follow_worker(worker, control);
+            Ok(())
+        })
+    }
+
     fn publish(&self, py: Python<'_>, spec: &[u8]) -> PyResult<()> {
         self.call(py, |server| server.publish(spec))
     }
@@ -107,10 +115,7 @@ impl Core {
     }
 
     fn pump_output(&self, py: Python<'_>, descriptor: RawFd, labels: &[u8]) -> PyResult<()> {
-        if descriptor < 0 {
-            return Err(PyValueError::new_err(format!("expected a descriptor, got {descriptor}")));
-        }
-        let pipe = own(descriptor);
+        let pipe = own(descriptor)?;
         self.call(py, |server| server.pump_output(pipe, labels))
     }
 
@@ -131,11 +136,13 @@ impl Core {
 }
 
 /// Takes over a descriptor that Python hands in and no longer uses.
-fn own(descriptor: RawFd) -> OwnedFd {
-    #[expect(unsafe_code, reason = "a raw descriptor is all that Python can hand over")]
-    // SAFETY: it is not -1, and `pump_output` documents that it takes the descriptor over: Python never uses or closes
-    // it again.
-    unsafe {
-        OwnedFd::from_raw_fd(descriptor)
+fn own(descriptor: RawFd) -> PyResult<OwnedFd> {
+    if descriptor < 0 {
+        return Err(PyValueError::new_err(format!("expected a descriptor, got {descriptor}")));
     }
+    #[expect(unsafe_code, reason = "a raw descriptor is all that Python can hand over")]
+    // SAFETY: it is not -1, and the methods that call this document that they take the descriptor over: Python never
+    // uses or closes it again.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    Ok(descriptor)
 }

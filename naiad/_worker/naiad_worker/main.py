@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
@@ -11,13 +12,14 @@ import time
 import traceback
 from typing import Any
 
-from naiad_worker import PROTOCOL, backends, process
+from naiad_worker import PROTOCOL, backends, output, process
 from naiad_worker.codes import code_of
 from naiad_worker.control import Closed, ControlChannel
 from naiad_worker.listing import Listing
 from naiad_worker.probe import Probe, one_line
 from naiad_worker.serving import Serving
 from naiad_worker.streaming import Streaming
+from naiad_worker.triton import metrics
 
 _now = time.monotonic_ns
 
@@ -118,16 +120,26 @@ class Worker:
         return {"type": "READY"}
 
     def _watch(self) -> None:
-        """Waits for EXIT or the end of the control channel, then wakes the main thread by an end-of-file."""
+        """Answers the core until EXIT or the end of the channel, then wakes the main thread by an end-of-file."""
         try:
-            while self._control.receive()[0].get("type") != "EXIT":
-                pass
+            while (kind := self._control.receive()[0].get("type")) != "EXIT":
+                if kind == "FOLLOW":
+                    says_ready = getattr(self._backend, "says_ready", False)
+                    self._control.send({"type": "FOLLOWED", "is_ready": says_ready})
+                    metrics.connect(self._control.send)
+                elif kind == "IS_READY":
+                    # It may take long, and EXIT must not wait for it.
+                    threading.Thread(target=self._say_ready, name="ask", daemon=True).start()
         except Closed:
             pass
         try:
             self._data.shutdown(socket.SHUT_RD)
         except OSError:
             pass
+
+    def _say_ready(self) -> None:
+        with contextlib.suppress(Closed):
+            self._control.send({"type": "IS_READY", "ready": self._backend.is_ready()})
 
     def _serve(self) -> bool:
         threading.Thread(target=self._watch, name="control", daemon=True).start()
@@ -138,9 +150,10 @@ class Worker:
         return ended
 
     def finalize(self) -> None:
-        """Lets the backend give back what it holds."""
+        """Lets the backend give back what it holds, and tells what its model counted last."""
         if self._backend is not None:
             self._backend.finalize()
+        metrics.flush()
 
 
 def _spec(message: dict[str, Any]) -> backends.LoadSpec:
@@ -163,6 +176,7 @@ def _failed(stage: str, cause: str, fix: str, trace: str) -> dict[str, Any]:
 
 def serve(control_fd: int, data_fd: int, backend: str, *, dry_run: bool = False) -> None:
     """Runs a worker on inherited descriptors and ends the process; in a dry run it says when it has its framework."""
+    output.install()
     control = ControlChannel(socket.socket(fileno=control_fd))
     data = socket.socket(fileno=data_fd)
     worker = Worker(control, data, backend)
@@ -173,8 +187,8 @@ def serve(control_fd: int, data_fd: int, backend: str, *, dry_run: bool = False)
             worker.finalize()
     except Closed:
         pass  # the server is gone
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        output.say_error(error)
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from naiad_worker import channel
+from naiad_worker import channel, output
 from naiad_worker.arena import ALIGN, Arena, ArenaError, NoRoom
 from naiad_worker.tensors import BYTES, code_of, encode_bytes
 
@@ -196,15 +194,14 @@ class Serving:
         key = error_text(error).decode()[:200]
         if key not in self._told and len(self._told) < 100:
             self._told.add(key)
-            with contextlib.suppress(Exception):  # an error that cannot be printed is answered all the same
-                traceback.print_exc()
+            output.say_error(error)
 
 
 def gone(error: Exception) -> bool:
     """Whether what ended the loop is the end of the core; anything else is said, and ends the worker as a failure."""
     if isinstance(error, ConnectionError):
         return True
-    print(f"the data channel is closed: {error}", file=sys.stderr, flush=True)
+    output.say(output.ERROR, f"the data channel is closed: {error}")
     return False
 
 

@@ -10,7 +10,7 @@ import time
 import traceback
 from typing import Any
 
-from naiad_worker import backends, main, process
+from naiad_worker import backends, main, output, process
 from naiad_worker.control import Closed, ControlChannel
 
 EXTRAS = {
@@ -97,6 +97,7 @@ def run() -> int:
     process.die_with_parent(options.server_pid)
     process.close_all_but({options.control_fd})
     process.leave_signals_to_server()
+    output.install()
     control = ControlChannel(socket.socket(fileno=options.control_fd))
     start = time.monotonic_ns()
     try:

@@ -361,15 +361,35 @@ def test_a_log_line_has_its_level_and_place(capsys, monkeypatch):
     pb_utils.Logger.log_verbose("unseen")
     monkeypatch.setenv("WORKER_LOG_VERBOSE", "1")
     pb_utils.Logger.log_verbose("seen")
+    pb_utils.Logger.log_info("two\nlines")
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(" ")[0] + line.split(": ")[-1] for line in lines] == [
-        "WARNING:hot", "INFO:plain", "ERROR:bad", "VERBOSE:seen",
+    assert [line[:2] + line.split(": ")[-1] for line in lines[:5]] == [
+        "\x01Whot", "\x01Iplain", "\x01Ebad", "\x01Vseen", "\x01Itwo",
     ]  # fmt: skip
-    assert all("test_triton_utils.py:" in line for line in lines)
+    assert lines[5] == "\x01Ilines"
+    assert all("test_triton_utils.py:" in line for line in lines[:5])
 
 
-def test_metrics_keep_their_values_and_say_that_nobody_scrapes_them(capfd, monkeypatch):
-    monkeypatch.setattr("naiad_worker.triton.telemetry._told", __import__("threading").Event())
+@pytest.fixture
+def told(monkeypatch):
+    """A book of its own for the metrics, and what is told of it when it is asked to."""
+    from naiad_worker.triton import metrics
+
+    book = metrics._Book()
+    monkeypatch.setattr(metrics, "_book", book)
+    monkeypatch.setattr(book, "_rouse", lambda: None)
+    messages = []
+    book.connect(messages.append)
+
+    def take():
+        messages.clear()
+        book.flush()
+        return {family["name"]: family["metrics"] for message in messages for family in message["families"]}
+
+    return take
+
+
+def test_metrics_keep_their_values_and_tell_what_changed(told):
     family = pb_utils.MetricFamily(name="n", description="d", kind=pb_utils.MetricFamily.COUNTER)
     counter = family.Metric(labels={"a": "b"})
     counter.increment(2)
@@ -379,17 +399,31 @@ def test_metrics_keep_their_values_and_say_that_nobody_scrapes_them(capfd, monke
     gauge.increment(-1)
     assert gauge.value() == 4
     histogram = pb_utils.MetricFamily(name="h", description="d", kind=pb_utils.MetricFamily.HISTOGRAM)
-    metric = histogram.Metric(buckets=[1.0, 2.0])
-    metric.observe(1.5)
+    metric = histogram.Metric(buckets=[1.0, 2.0, float("inf")])
+    for seen in (1.0, 1.5, float("nan")):
+        metric.observe(seen)
+    first = told()
+    assert first["n"] == [{"labels": {"a": "b"}, "add": "2.0"}]
+    assert [{**change, "at": 0} for change in first["g"]] == [{"labels": {}, "set": "4.0", "at": 0}]
+    assert first["h"] == [{"labels": {}, "bounds": ["1.0", "2.0"], "counts": [1, 1, 1], "sum": "nan"}]
+    gauge.increment(0.5)
+    counter.increment(1)
+    assert told() == {"g": [{"labels": {}, "add": "0.5"}], "n": [{"labels": {"a": "b"}, "add": "1.0"}]}
+    assert told() == {}
+    assert pb_utils.MetricFamily("n", "", pb_utils.MetricFamily.COUNTER).Metric({"a": "b"}).value() == 3
     refused = [
         lambda: counter.increment(-1), lambda: counter.set(1), lambda: counter.observe(1), lambda: gauge.observe(1),
         lambda: metric.increment(1), metric.value, lambda: family.Metric(buckets=[1.0]), histogram.Metric,
-        lambda: histogram.Metric(buckets=[2.0, 1.0]),
+        lambda: histogram.Metric(buckets=[2.0, 1.0]), lambda: counter.increment(float("nan")),
+        lambda: histogram.Metric(buckets=[1.0]), lambda: histogram.Metric(buckets=[float("nan")]),
+        lambda: histogram.Metric(labels={"le": "1"}, buckets=[1.0]), lambda: histogram.Metric(buckets=range(101)),
+        lambda: family.Metric(labels={"__name__": "x"}), lambda: family.Metric(labels={"a": "x" * 2048}),
+        lambda: pb_utils.MetricFamily("n", "d", pb_utils.MetricFamily.GAUGE),
+        lambda: pb_utils.MetricFamily("x" * 2049, "", pb_utils.MetricFamily.GAUGE),
     ]  # fmt: skip
     for act in refused:
         with pytest.raises(pb_utils.TritonModelException):
             act()
-    assert capfd.readouterr().err.count("are not scraped yet") == 1
 
 
 def test_all_names_of_the_module_are_there():

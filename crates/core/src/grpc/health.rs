@@ -35,7 +35,7 @@ pub async fn model_ready(call: &mut Call) -> Answer {
     let message: ModelReadyRequest = call.read().await?;
     let (_, name) = call.model(Scope::Infer, &message.name)?;
     let named = Named { name: &name, version: version(&message.version)? };
-    Ok(reply(&ModelReadyResponse { ready: health::model_ready(call.shared(), named).unwrap_or(false) }))
+    Ok(reply(&ModelReadyResponse { ready: health::model_ready(call.shared(), named).await.unwrap_or(false) }))
 }
 
 /// `grpc.health.v1.Health/Check`: the server's readiness, whatever the service (W12).

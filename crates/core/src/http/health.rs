@@ -28,13 +28,13 @@ fn not_ready() -> Response<ResponseBody> {
 }
 
 /// `GET /v2/models/{model}[/versions/{version}]/ready`; a service is ready when every model behind it is.
-pub fn model_ready(call: &Call) -> Answer {
+pub async fn model_ready(call: &Call) -> Answer {
     #[derive(Serialize)]
     struct Body<'a> {
         name: &'a str,
         ready: bool,
     }
-    if !health::model_ready(&call.shared, call.named())? {
+    if !health::model_ready(&call.shared, call.named()).await? {
         return Err(HttpError::not_ready("Model version not ready"));
     }
     Ok(json(&Body { name: call.model(), ready: true }))

@@ -285,7 +285,7 @@ async fn handle(call: &mut Call) -> Answer {
         Handler::GenerateStream => generate::generate_stream(call).await,
         Handler::Live => health::live(call),
         Handler::Ready => health::ready(call),
-        Handler::ModelReady => health::model_ready(call),
+        Handler::ModelReady => health::model_ready(call).await,
         Handler::Server => Ok(metadata::server(call)),
         Handler::Model => metadata::model(call),
         Handler::Config => metadata::config(call),

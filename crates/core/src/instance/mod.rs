@@ -2,6 +2,7 @@
 
 pub mod arena;
 pub mod calls;
+pub mod control;
 pub mod deliver;
 #[cfg(test)]
 pub(crate) mod fake_worker;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use naiad_tensor::socket;
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use crate::admission::Budget;
@@ -56,6 +58,8 @@ pub enum ToWorker {
     },
     /// Calls to run.
     Execute(Vec<Batch>),
+    /// Its control channel, on which it says more once it serves.
+    Follow(UnixStream),
     /// Some request was cancelled.
     Sweep,
     /// The last lent byte of a range is back.
@@ -88,6 +92,11 @@ impl WorkerHandle {
             ToWorker::Execute(calls) => calls,
             _ => Vec::new(),
         })
+    }
+
+    /// Listens to its control channel; false if it has ended.
+    pub fn follow(&self, control: UnixStream) -> bool {
+        self.owner.send(ToWorker::Follow(control)).is_ok()
     }
 
     /// Makes it look for cancelled requests.
@@ -153,6 +162,12 @@ impl Workers {
     /// Closes a worker's channel; what it had started fails, the rest is queued again. False if there is none.
     pub fn close(&self, id: u64) -> bool {
         lock(&self.open).get(&id).is_some_and(WorkerHandle::close)
+    }
+
+    /// Listens to what a worker says on its control channel from now on. False if there is none. Needs the runtime context.
+    pub fn follow(&self, id: u64, control: OwnedFd) -> io::Result<bool> {
+        let control = control::channel(control)?;
+        Ok(lock(&self.open).get(&id).is_some_and(|handle| handle.follow(control)))
     }
 
     /// Adds a worker to a published model version.

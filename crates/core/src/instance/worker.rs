@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use naiad_tensor::{Segment, socket};
 use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::arena::Arena;
 use super::calls::{Calls, FrameDone, NotNow};
 use super::frame::{self, Execute, FromWorker, MAX_FRAME};
-use super::{Identity, ToWorker, WorkersOptions};
+use super::{Identity, ToWorker, WorkersOptions, control};
 use crate::engine::Event;
 use crate::error::InferError;
 use crate::model::Served;
@@ -69,6 +70,8 @@ pub struct Worker {
     /// Given to lent bytes, so that they come back here.
     own: mpsc::UnboundedSender<ToWorker>,
     post: Option<Post>,
+    /// Its control channel, until the model is known for which it speaks.
+    control: Option<UnixStream>,
     /// Batches that wait for slots or bytes, with the frame that they belong to.
     held: VecDeque<(u64, Batch)>,
     outgoing: VecDeque<Outgoing>,
@@ -93,6 +96,7 @@ impl Worker {
             inbox,
             own,
             post: None,
+            control: None,
             held: VecDeque::new(),
             outgoing: VecDeque::new(),
             buffer: vec![0; MAX_FRAME].into_boxed_slice(),
@@ -210,6 +214,11 @@ impl Worker {
             ToWorker::Join { served, station } => {
                 // A worker serves one published specification in its life.
                 self.post.get_or_insert_with(|| Post::new(served, station));
+                self.follow();
+            }
+            ToWorker::Follow(control) => {
+                self.control = Some(control);
+                self.follow();
             }
             ToWorker::Execute(batches) => {
                 if let Some(post) = &mut self.post {
@@ -232,6 +241,14 @@ impl Worker {
             ToWorker::Close => return Err(End::Closed),
         }
         Ok(())
+    }
+
+    fn follow(&mut self) {
+        if let Some(post) = &self.post
+            && let Some(control) = self.control.take()
+        {
+            tokio::spawn(control::follow(control, Arc::clone(&post.calls.served().voice)));
+        }
     }
 
     /// Makes frames of what is held, as far as slots and bytes reach, and sends them.
@@ -326,7 +343,7 @@ impl Worker {
                     self.post.get_or_insert_with(|| Post::new(served, station));
                 }
                 ToWorker::Execute(batches) => late.extend(batches.into_iter().flat_map(|batch| batch.jobs)),
-                ToWorker::Sweep | ToWorker::Release(_) | ToWorker::Close => {}
+                ToWorker::Follow(_) | ToWorker::Sweep | ToWorker::Release(_) | ToWorker::Close => {}
             }
         }
         let mut started = 0;

@@ -1,5 +1,6 @@
 //! The metrics: every counter of the statistics and a few of the server, as text for Prometheus.
 
+pub mod custom;
 pub mod families;
 mod gpu;
 mod machine;
@@ -36,6 +37,7 @@ pub(crate) fn scrape(shared: &Shared) -> String {
     for family in OWN {
         family.write(&mut text, rows.iter().map(|(row, own)| (row, own)));
     }
+    custom::write(&mut text, &models, &shared.log);
     server(&mut text, shared);
     shared.machine.write(&mut text, &options.machine);
     shared.gpus.write(&mut text);

@@ -2,10 +2,13 @@
 
 use std::fmt::{Display, Write as _};
 
+use serde::Deserialize;
+
 use crate::statistics::histogram::HistogramSnapshot;
 
 /// What a family counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Only grows.
     Counter,

@@ -15,10 +15,10 @@ pub(crate) fn ready(shared: &Shared) -> Result<bool, InferError> {
 }
 
 /// Whether every model behind the name is ready; a failure where one is unknown or not loaded.
-pub(crate) fn model_ready(shared: &Shared, model: Named<'_>) -> Result<bool, InferError> {
+pub(crate) async fn model_ready(shared: &Shared, model: Named<'_>) -> Result<bool, InferError> {
     let registry = shared.engine.registry();
     for target in model.targets(shared) {
-        let ready = registry.ready(&target, model.version).map_err(|error| model.refuse(error, &target))?;
+        let ready = registry.ready(&target, model.version).await.map_err(|error| model.refuse(error, &target))?;
         if !ready {
             return Ok(false);
         }

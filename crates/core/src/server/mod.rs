@@ -30,7 +30,7 @@ use crate::http::cors::Origins;
 use crate::http::host::Hosts;
 use crate::http::progress;
 use crate::http::routes::Listener;
-use crate::log::{Log, Record};
+use crate::log::{Level, Log, Record};
 use crate::metrics::{Gpus, Machine};
 use crate::options::{CoreOptions, ListenerOptions, MetricsOptions, parse};
 use crate::shared_memory::Regions;
@@ -282,6 +282,14 @@ impl Server {
     pub fn close_worker(&self, worker: u64) {
         let _context = self.handle.enter();
         self.shared.engine.workers().close(worker);
+    }
+
+    /// Listens to what a worker says on its control channel from now on; one that has ended says nothing.
+    pub fn follow_worker(&self, worker: u64, control: OwnedFd) {
+        let _context = self.handle.enter();
+        if let Err(fault) = self.shared.engine.workers().follow(worker, control) {
+            self.shared.log.say(Level::Warning, format!("a worker's control channel cannot be read: {fault}"));
+        }
     }
 
     /// Adds a worker to a published version.

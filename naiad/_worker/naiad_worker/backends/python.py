@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import threading
-import traceback
 from typing import Any
 
+from naiad_worker import output
 from naiad_worker.backends import LoadFailure, LoadSpec
 from naiad_worker.channel import MAX_TEXT
 from naiad_worker.listing import Answer, Asked
@@ -85,6 +85,7 @@ class Backend:
         self._inputs: list[str] = []
         self._loop: Any = None
         self._told: set[str] = set()
+        self._asking: threading.Thread | None = None
         cls = loading.model_class(spec)
         if not callable(getattr(cls, "execute", None)):
             raise LoadFailure(f"'{spec.file}' does not implement `execute` method.", "write execute(self, requests)")
@@ -98,25 +99,36 @@ class Backend:
         """Learns the order of the tensors and waits until the model says that it is ready, if it says such things."""
         self._inputs = [tensor["name"] for tensor in inputs]
         self._outputs = [tensor["name"] for tensor in outputs]
-        if hasattr(self._model, "is_ready"):
-            while not self._is_ready():
-                threading.Event().wait(_READY_TICK)
+        while self.says_ready and not self.is_ready():
+            if self._asking is not None:
+                text = f"is_ready() took longer than {READY_SECS:.0f} s"
+                raise LoadFailure(text, "let it answer from what is known")
+            threading.Event().wait(_READY_TICK)
 
-    def _is_ready(self) -> bool:
-        """One call of the model's `is_ready`; one that takes too long or raises says no."""
+    @property
+    def says_ready(self) -> bool:
+        """Whether the model says itself whether it is ready."""
+        return hasattr(self._model, "is_ready")
+
+    def is_ready(self) -> bool:
+        """One call of the model's `is_ready`, never two at a time; one that takes too long or raises says no."""
+        if self._asking is not None and self._asking.is_alive():
+            return False
         said: list[bool] = []
 
         def ask() -> None:
             try:
                 said.append(bool(self._result(self._model.is_ready(), own_loop=True)))
-            except Exception:
-                traceback.print_exc()
+            except Exception as error:
+                if (key := f"{type(error).__name__} in is_ready") not in self._told:  # it may be asked every second
+                    self._told.add(key)
+                    output.say_error(error)
 
-        thread = threading.Thread(target=ask, name="is_ready", daemon=True)
-        thread.start()
-        thread.join(READY_SECS)
-        if thread.is_alive():
-            raise LoadFailure(f"is_ready() took longer than {READY_SECS:.0f} s", "let it answer from what is known")
+        self._asking = threading.Thread(target=ask, name="is_ready", daemon=True)
+        self._asking.start()
+        self._asking.join(READY_SECS)
+        if not self._asking.is_alive():
+            self._asking = None
         return said == [True]
 
     # -- execution --------------------------------------------------------------------------------------------------
@@ -163,11 +175,11 @@ class Backend:
         """The text of a failed execution; its traceback goes to the log."""
         if isinstance(error, _WrongReturn):
             cause = str(error)
-            print(f"ERROR: {self._text(cause)}", flush=True)
+            output.say(output.ERROR, self._text(cause))
         else:
+            output.say_error(error)
             try:
                 cause = f"{type(error).__name__}: {error}"
-                traceback.print_exception(type(error), error, error.__traceback__)
             except Exception:  # an exception class may be broken, too
                 cause = f"{type(error).__name__}: (its message cannot be printed)"
         return cut(self._text(cause))
@@ -201,7 +213,7 @@ class Backend:
             if nothing:
                 return Answer(INTERNAL, [], cut(self._text(text)))
             self._told.add(unknown[0])
-            print(f"WARNING: {self._text(text)}; it is left out", flush=True)
+            output.say(output.WARNING, f"{self._text(text)}; it is left out")
         return Answer(OK, list(outputs.items()), response.parameters().encode())
 
     def probe(self, inputs: dict[str, Any]) -> dict[str, Any]:

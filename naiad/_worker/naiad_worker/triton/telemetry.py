@@ -1,16 +1,12 @@
-"""Log lines and metrics of Triton's Python models."""
+"""Log lines of Triton's Python models."""
 
 from __future__ import annotations
 
-import bisect
 import enum
 import inspect
 import os
-import sys
-import threading
-from typing import Any
 
-from naiad_worker.triton.errors import TritonModelException
+from naiad_worker import output
 
 
 class LogLevel(enum.IntEnum):
@@ -54,6 +50,12 @@ class Logger:
         _write(message, LogLevel.VERBOSE)
 
 
+_LETTERS = {
+    LogLevel.INFO: output.INFO,
+    LogLevel.WARNING: output.WARNING,
+    LogLevel.ERROR: output.ERROR,
+    LogLevel.VERBOSE: output.VERBOSE,
+}
 VERBOSE = "WORKER_LOG_VERBOSE"
 """Set in the environment of a worker whose server logs verbosely."""
 
@@ -64,92 +66,4 @@ def _write(message: str, level: LogLevel) -> None:
     frame = inspect.currentframe()
     caller = frame.f_back.f_back if frame is not None and frame.f_back is not None else None
     place = f"{os.path.basename(caller.f_code.co_filename)}:{caller.f_lineno}: " if caller is not None else ""
-    print(f"{level.name}: {place}{message}", file=sys.stderr, flush=True)
-
-
-class MetricKind(enum.IntEnum):
-    """What a metric does: only grow, be set, or count observations."""
-
-    COUNTER = 0
-    GAUGE = 1
-    HISTOGRAM = 2
-
-
-_told = threading.Event()
-
-
-def _tell_once() -> None:
-    """Nobody should look for these in a scrape and wonder."""
-    if not _told.is_set():
-        _told.set()
-        text = "WARNING: metrics of Python models are kept in the worker and are not scraped yet"
-        print(text, file=sys.stderr, flush=True)
-
-
-class Metric:
-    """One metric of a family: its value lives in this worker."""
-
-    def __init__(self, kind: MetricKind, labels: dict[str, str], buckets: list[float]) -> None:
-        self._kind = kind
-        self._labels = labels
-        self._buckets = buckets
-        self._counts = [0] * (len(buckets) + 1)
-        self._value = 0.0
-        self._lock = threading.Lock()
-
-    def increment(self, value: float) -> None:
-        """Adds to a counter or gauge; raises `TritonModelException` for another kind, or a counter that would fall."""
-        if self._kind == MetricKind.HISTOGRAM:
-            raise TritonModelException("a histogram has no increment; use observe")
-        if self._kind == MetricKind.COUNTER and value < 0:
-            raise TritonModelException(f"a counter only grows: expected 0 or more, got {value}")
-        with self._lock:
-            self._value += value
-
-    def set(self, value: float) -> None:
-        """Sets a gauge; raises `TritonModelException` for another kind."""
-        if self._kind != MetricKind.GAUGE:
-            raise TritonModelException(f"a {self._kind.name.lower()} cannot be set")
-        with self._lock:
-            self._value = float(value)
-
-    def observe(self, value: float) -> None:
-        """Counts an observation in a histogram; raises `TritonModelException` for another kind."""
-        if self._kind != MetricKind.HISTOGRAM:
-            raise TritonModelException(f"a {self._kind.name.lower()} has no observations")
-        with self._lock:
-            self._value += value
-            self._counts[bisect.bisect_left(self._buckets, value)] += 1
-
-    def value(self) -> float:
-        """The value of a counter or gauge; raises `TritonModelException` for a histogram."""
-        if self._kind == MetricKind.HISTOGRAM:
-            raise TritonModelException("a histogram has no single value")
-        return self._value
-
-
-class MetricFamily:
-    """Metrics of one name that differ in their labels."""
-
-    COUNTER, GAUGE, HISTOGRAM = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
-
-    def __init__(self, name: str, description: str, kind: MetricKind) -> None:
-        _tell_once()
-        self._name = name
-        self._description = description
-        self._kind = MetricKind(kind)
-        self._metrics: dict[tuple[tuple[str, str], ...], Metric] = {}
-
-    def Metric(self, labels: dict[str, str] | None = None, buckets: list[float] | None = None) -> Metric:
-        """The metric with these labels, made at the first call; `buckets` are a histogram's upper bounds, ascending."""
-        if (buckets is not None) != (self._kind == MetricKind.HISTOGRAM):
-            wanted = "needs" if self._kind == MetricKind.HISTOGRAM else "has no"
-            raise TritonModelException(f"metric '{self._name}': a {self._kind.name.lower()} {wanted} buckets")
-        bounds = list(buckets or [])
-        if bounds != sorted(set(bounds)):
-            raise TritonModelException(f"metric '{self._name}': buckets: expected ascending bounds, got {bounds}")
-        named: dict[str, Any] = dict(labels or {})
-        key = tuple(sorted((str(name), str(value)) for name, value in named.items()))
-        if key not in self._metrics:
-            self._metrics[key] = Metric(self._kind, dict(key), bounds)
-        return self._metrics[key]
+    output.say(_LETTERS[level], f"{place}{message}")

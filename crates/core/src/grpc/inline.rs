@@ -115,7 +115,9 @@ impl Calls {
         }
         for number in self.turn.drain(..) {
             let Some(call) = self.running.get_mut(number) else { continue };
-            call.bell.rung.store(false, Ordering::Release);
+            // Not a store: what it finds must be seen before the poll looks, or a ring that comes now is lost, for it
+            // finds the bell rung and the poll does not find why.
+            call.bell.rung.swap(false, Ordering::AcqRel);
             let future = call.future.as_mut();
             // A panic ends its own call, as it would in a task of its own.
             let poll = catch_unwind(AssertUnwindSafe(|| future.poll(&mut Context::from_waker(&call.waker))));

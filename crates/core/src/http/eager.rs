@@ -13,7 +13,7 @@ const ROW: u32 = 8;
 
 const WAITING: u8 = 0;
 const POLLING: u8 = 1;
-/// Woken while it was polled.
+/// Woken since the last poll began.
 const AGAIN: u8 = 2;
 
 #[derive(Debug, Default)]
@@ -28,7 +28,8 @@ impl Wake for Relay {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.state.compare_exchange(POLLING, AGAIN, Ordering::AcqRel, Ordering::Acquire) == Err(WAITING) {
+        // Written even where it is there already: the poll that takes it off must see what every waker has done.
+        if self.state.fetch_or(AGAIN, Ordering::AcqRel) & POLLING == 0 {
             self.task.wake();
         }
     }
@@ -52,7 +53,7 @@ impl Eager {
     pub fn poll<F: Future>(&self, mut future: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
         self.relay.task.register(context.waker());
         for _ in 0..ROW {
-            self.relay.state.store(POLLING, Ordering::Release);
+            self.relay.state.swap(POLLING, Ordering::AcqRel);
             if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&self.waker)) {
                 return Poll::Ready(output);
             }

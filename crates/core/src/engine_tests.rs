@@ -356,6 +356,21 @@ async fn replies_sent_before_a_death_still_count() {
 }
 
 #[tokio::test]
+async fn a_worker_that_asks_for_room_without_end_is_closed() {
+    for (bytes, why) in [(0, "NEED of no bytes"), (64, "256 frames wait for a worker that asks for more")] {
+        let (engine, mut worker) = serving(json!({}));
+        let mut events = engine.take_events().unwrap();
+        let waiting = infer_now(&engine, &[1, 2]).await;
+        let call = worker.call().await;
+        worker.start(&call);
+        worker.pester(&other_side::need(call.call, bytes)).await;
+        assert_eq!(outcome(waiting).await.unwrap_err().code(), Code::Unavailable);
+        let Some(Event::WorkerLost { reason, .. }) = events.recv().await else { panic!("nobody is told") };
+        assert!(reason.contains(why), "{reason}");
+    }
+}
+
+#[tokio::test]
 async fn a_worker_that_lacks_room_is_granted_more_within_the_budget() {
     let variable =
         json!([{"name": "y", "datatype": "INT32", "dims": [-1], "reshape": null, "optional": false, "labels": []}]);

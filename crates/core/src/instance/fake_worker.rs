@@ -103,6 +103,17 @@ impl FakeWorker {
         socket::send(self.socket.get_ref(), frame, None).unwrap();
     }
 
+    /// Sends a frame over and over, without reading anything, until the core ends the channel.
+    pub async fn pester(&self, frame: &[u8]) {
+        loop {
+            match socket::send(self.socket.get_ref(), frame, None) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => tokio::task::yield_now().await,
+                Err(_) => return,
+            }
+        }
+    }
+
     pub fn reply(&self, records: &[Record]) {
         self.send(&other_side::reply(records));
     }

@@ -29,6 +29,9 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Frames that are read of a channel which is to be closed.
 const UNREAD: usize = 1024;
 
+/// Frames that wait for a worker's socket; it has at most a few calls, and asks for room once at a time.
+const UNTAKEN: usize = 256;
+
 /// Why a channel ends.
 #[derive(Debug)]
 enum End {
@@ -198,6 +201,10 @@ impl Worker {
                 if !self.held.is_empty() {
                     self.pump();
                 }
+            }
+            FromWorker::Need { bytes: 0, .. } => return Err("NEED of no bytes".into()),
+            FromWorker::Need { .. } if self.outgoing.len() >= UNTAKEN => {
+                return Err(format!("{UNTAKEN} frames wait for a worker that asks for more and takes none"));
             }
             FromWorker::Need { call, bytes } => {
                 let range = post.calls.grant(call, bytes, &mut self.arena)?;

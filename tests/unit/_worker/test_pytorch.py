@@ -83,6 +83,8 @@ def test_parameters_reach_torch(capfd):
             ENABLE_JIT_EXECUTOR="false",
             ENABLE_JIT_PROFILING="0",
             ENABLE_TENSOR_FUSER="true",
+            ENABLE_NVFUSER="true",
+            COLOUR="blue",
         ),
         torch,
     )
@@ -92,9 +94,12 @@ def test_parameters_reach_torch(capfd):
         ("set_num_interop_threads", 3),
         ("_jit_set_profiling_executor", False),
         ("_jit_set_profiling_mode", False),
+        ("_jit_set_texpr_fuser_enabled", True),
     ]
     assert torch.backends.cudnn.enabled is False
-    assert "parameter ENABLE_TENSOR_FUSER: the pytorch backend does not use it" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "parameter COLOUR: the pytorch backend does not use it" in said
+    assert "parameter ENABLE_NVFUSER: torch has no nvFuser" in said
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from naiad_worker.backends import LoadFailure
 from naiad_worker.backends._torch_common import Place, Runner, first_line, loading
 
 WEIGHTS = "model.pt"
+_SWITCHES = ("fullgraph", "dynamic", "disable")
+_TEXTS = {"true": True, "false": False}
 
 
 def load(place: Place, compile_options: str) -> Runner:
@@ -107,9 +109,16 @@ def _compiled(model: Any, options: str, torch: Any) -> Any:
         raise LoadFailure(f"parameters '{name}': expected JSON, got '{options[:100]}'") from error
     if not isinstance(arguments, dict):
         raise LoadFailure(f"parameters '{name}': expected a JSON object, got '{options[:100]}'")
-    if arguments.get("disable"):
+    # Triton's own examples write the switches as texts.
+    given = {key: _TEXTS.get(value, value) if isinstance(value, str) else value for key, value in arguments.items()}
+    wrong = next((key for key in _SWITCHES if given.get(key) not in (None, True, False)), None)
+    if wrong:
+        raise LoadFailure(
+            f"parameters '{name}': '{wrong}': expected true or false, got {json.dumps(given[wrong])[:100]}"
+        )
+    if given.get("disable"):
         return model
     try:
-        return torch.compile(model, **arguments)
-    except TypeError as error:
+        return torch.compile(model, **given)
+    except Exception as error:  # torch refuses arguments with errors of several classes
         raise LoadFailure(f"parameters '{name}': {first_line(error)}") from error

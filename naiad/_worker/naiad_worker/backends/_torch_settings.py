@@ -14,6 +14,8 @@ _FLAGS = (
     "ENABLE_CACHE_CLEANING",
     "ENABLE_JIT_EXECUTOR",
     "ENABLE_JIT_PROFILING",
+    "ENABLE_TENSOR_FUSER",
+    "ENABLE_NVFUSER",
     "ENABLE_WEIGHT_SHARING",
 )
 _NUMBERS = ("INTER_OP_THREAD_COUNT", "NUM_INTEROP_THREADS")
@@ -48,6 +50,8 @@ def apply(spec: LoadSpec, torch: Any) -> Settings:
         torch._C._jit_set_profiling_executor(flags["ENABLE_JIT_EXECUTOR"])
     if "ENABLE_JIT_PROFILING" in flags:
         torch._C._jit_set_profiling_mode(flags["ENABLE_JIT_PROFILING"])
+    if "ENABLE_TENSOR_FUSER" in flags:
+        torch._C._jit_set_texpr_fuser_enabled(flags["ENABLE_TENSOR_FUSER"])
     _note(given, flags)
     return Settings(
         inference_mode=flags.get("INFERENCE_MODE", True),
@@ -61,6 +65,8 @@ def _note(given: dict[str, str], flags: dict[str, bool]) -> None:
     """Says in the log what is accepted and changes nothing."""
     if flags.get("ENABLE_WEIGHT_SHARING"):
         print("parameter ENABLE_WEIGHT_SHARING: each instance is a process of its own with its own weights", flush=True)
+    if flags.get("ENABLE_NVFUSER"):
+        print("parameter ENABLE_NVFUSER: torch has no nvFuser for TorchScript any more", file=sys.stderr, flush=True)
     known = {*_FLAGS, *_NUMBERS, *_ELSEWHERE}
     for name in sorted(given):
         if name not in known and not name.startswith(_OWN):

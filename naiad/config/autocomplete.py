@@ -163,7 +163,7 @@ def _probe_configured(partial: PartialConfig, signature: Signature | None) -> Pr
         known = recorded if recorded is not None else TensorSignature(name=argument or "", type="")
         entry = _written(tensor.name, datatype, dims, known)
         inputs.append(entry if "declared" in entry or not _has_dims(tensor) else {**entry, "fixed": fixed})
-    rest = [tensor for place, tensor in enumerate(told) if place not in taken]
+    rest = [tensor for place, tensor in enumerate(told) if place not in taken and _declared(tensor)]
     inputs += [_entry(tensor.name, tensor, list(tensor.dims or ())) for tensor in rest]
     shaped = any(tensor.known for tensor in told)
     return replace(_request(inputs, signature, batched=batched), decides=shaped or not _whole(message))
@@ -180,8 +180,13 @@ def _count(where: str, written: int, signature: Signature | None) -> None:
     told = signature.inputs if signature is not None else ()
     if signature is None or not told or written == len(told):
         return
-    if written > len(told) or not all(tensor.datatype and tensor.dims is not None for tensor in told):
+    needed = [tensor for tensor in told if not tensor.optional]
+    if not len(needed) <= written <= len(told) and not (written < len(told) and all(map(_declared, told))):
         raise ConfigError(f"{where}: input: expected {len(told)} as in {_called(signature)}, got {written}")
+
+
+def _declared(tensor: TensorSignature) -> bool:
+    return tensor.datatype is not None and tensor.dims is not None
 
 
 def _written_dims(tensor: Any, recorded: TensorSignature | None, *, batched: bool) -> list[int]:

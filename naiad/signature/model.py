@@ -20,6 +20,8 @@ class TensorSignature:
     """What the file declares, the batch included: -1 may be any size, every other dim is fixed."""
     path: str = ""
     """Where it stands in the call, which is a name, too: `ARGS[0]`, `KWARGS[mask]`; "" where that says nothing more."""
+    optional: bool = False
+    """Whether the model runs without it: an argument with a default, or one that may be None."""
     by_convention: bool = False
     """Whether the datatype is Naiad's convention and not the file's word: a configuration may choose another."""
     guesses: tuple[tuple[int, ...], ...] = ()

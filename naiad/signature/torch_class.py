@@ -31,9 +31,10 @@ def read_class(path: Path) -> Signature:
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
     forwards = {node.name: method for node in classes if (method := _forward(node)) is not None}
     if len(forwards) == 1:
-        arguments = next(iter(forwards.values())).args
-        names = [*arguments.posonlyargs, *arguments.args][1:] + arguments.kwonlyargs
-        inputs = tuple(TensorSignature(name=argument.arg, type="Tensor") for argument in names)
+        inputs = tuple(
+            TensorSignature(name=name, type="Tensor", optional=optional)
+            for name, optional in _arguments(next(iter(forwards.values())).args)
+        )
         return Signature(format="PyTorch class", backend="pytorch", inputs=inputs)
     if forwards:
         raise _refused(
@@ -42,6 +43,15 @@ def read_class(path: Path) -> Signature:
             "keep the model's class in it and move the others to a file beside it, which it imports",
         )
     return Signature(format="PyTorch class", backend="pytorch", inputs=())
+
+
+def _arguments(arguments: ast.arguments) -> list[tuple[str, bool]]:
+    """(name, whether it has a default) of each argument but the module itself."""
+    places = [*arguments.posonlyargs, *arguments.args]
+    first = len(places) - len(arguments.defaults)
+    found = [(argument.arg, at >= first) for at, argument in enumerate(places)][1:]
+    defaults = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return found + [(argument.arg, default is not None) for argument, default in defaults]
 
 
 def _forward(node: ast.ClassDef) -> ast.FunctionDef | None:

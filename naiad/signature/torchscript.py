@@ -27,7 +27,7 @@ def read_torchscript(archive: Archive, top: str) -> Signature:
         except NotReadable as error:
             warnings.append(f"the record of the traced inputs is not readable: {error}")
     inputs = []
-    for position, (name, kind) in enumerate(arguments):
+    for position, (name, kind, optional) in enumerate(arguments):
         example = examples[position] if position < len(examples) else None
         known = example if isinstance(example, Tensor) else None
         inputs.append(
@@ -36,6 +36,7 @@ def read_torchscript(archive: Archive, top: str) -> Signature:
                 type=kind,
                 datatype=known.datatype if known else None,
                 shape=known.shape if known else None,
+                optional=optional,
             )
         )
     kind = "traced" if record is not None else "scripted, or traced without its inputs"
@@ -58,8 +59,8 @@ def _examples(value: Any) -> list[Any]:
     return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
 
 
-def _forward(archive: Archive, top: str) -> tuple[list[tuple[str, str]], str, list[str]]:
-    """(argument name, type) of `forward`, the output's type, warnings."""
+def _forward(archive: Archive, top: str) -> tuple[list[tuple[str, str, bool]], str, list[str]]:
+    """(argument name, type, whether it may be left out) of `forward`, the output's type, warnings."""
     data = archive.head(f"{top}/data.pkl", HEAD) or b""
     qualified = first_global(data, "__torch__")
     if qualified is None:
@@ -79,8 +80,10 @@ def _forward(archive: Archive, top: str) -> tuple[list[tuple[str, str]], str, li
     pieces = _split(found[0])[1:]
     arguments = []
     for piece in pieces:
-        argument, _, kind = piece.partition(":")
-        arguments.append((argument.strip(), " ".join(kind.split("=")[0].split())))
+        argument, _, rest = piece.partition(":")
+        written, default, _ = rest.partition("=")
+        kind = " ".join(written.split())
+        arguments.append((argument.strip(), kind, bool(default) or kind.startswith("Optional[")))
     return arguments, " ".join(found[1].split()), []
 
 

@@ -25,7 +25,7 @@ def test_a_traced_archive_tells_names_types_shapes_and_outputs(tmp_path):
         backend="pytorch",
         inputs=(
             TensorSignature(name="image", type="Tensor", datatype="FP32", shape=(1, 3, 8, 8)),
-            TensorSignature(name="mask", type="Optional[Tensor]", datatype="BOOL", shape=(1, 8)),
+            TensorSignature(name="mask", type="Optional[Tensor]", datatype="BOOL", shape=(1, 8), optional=True),
         ),
         output_type="Tuple[Tensor, Tensor]",
     )

@@ -44,3 +44,12 @@ def test_what_is_no_class_is_refused(tmp_path, source, what):
     with pytest.raises(UnservableFile) as caught:
         read(tmp_path / "model.py")
     assert caught.value.what.startswith(f"'model.py' {what}")
+
+
+def test_arguments_with_a_default_may_be_left_out(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text(
+        "class Net(Module):\n    def forward(self, x, /, y, scale=2.0, *more, z, offset=None, **rest): ...\n"
+    )
+    told = {tensor.name: tensor.optional for tensor in read(path).inputs}
+    assert told == {"x": False, "y": False, "scale": True, "z": False, "offset": True}

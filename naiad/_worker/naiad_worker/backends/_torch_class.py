@@ -36,13 +36,20 @@ def load(place: Place, compile_options: str) -> Runner:
     arguments = inspect.signature(model.forward).parameters
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     names = [name for name, argument in arguments.items() if argument.kind not in variadic]
-    keywords = [name for name, argument in arguments.items() if argument.kind == inspect.Parameter.KEYWORD_ONLY]
+    keywords = {name for name, argument in arguments.items() if argument.kind == inspect.Parameter.KEYWORD_ONLY}
     run = _compiled(model, compile_options, torch)
 
     def call(tensors: list[Any]) -> Any:
-        given = dict(zip(names, tensors))
-        by_name = {name: given.pop(name) for name in keywords if name in given}
-        return run(*given.values(), **by_name)
+        by_place: list[Any] = []
+        by_name: dict[str, Any] = {}
+        for at, (name, tensor) in enumerate(zip(names, tensors)):
+            if tensor is None:
+                continue  # it has its default, and what follows needs its name
+            if name in keywords or len(by_place) < at:
+                by_name[name] = tensor
+            else:
+                by_place.append(tensor)
+        return run(*by_place, **by_name)
 
     return Runner(call, names, {})
 

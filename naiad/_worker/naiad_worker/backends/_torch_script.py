@@ -31,13 +31,15 @@ def load(place: Place) -> Runner:
     if kinds == [_DICTIONARY]:
         return Runner(script, names, {}, keyed=True)
     scalars = [_SCALARS.get(kind) for kind in kinds]
-    if not any(scalars):
+    defaults = [argument.default_value if argument.has_default_value() else None for argument in arguments]
+    if not any(scalars) and all(default is None for default in defaults):
         return Runner(lambda tensors: script(*tensors), names, {})
 
     def call(tensors: list[Any]) -> Any:
-        """Numbers are tensors of one element on the way, and numbers for the model."""
+        """Numbers are tensors of one element on the way; what is not given has its default."""
         values = [
-            kind(tensor.item()) if kind and tensor is not None else tensor for kind, tensor in zip(scalars, tensors)
+            default if tensor is None else kind(tensor.item()) if kind else tensor
+            for kind, tensor, default in zip(scalars, tensors, defaults)
         ]
         return script(*values)
 

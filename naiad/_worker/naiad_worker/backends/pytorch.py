@@ -54,6 +54,8 @@ def load(spec: LoadSpec, place: Place, settings: Settings) -> Runner:
     """Loads a file by what it holds, whatever it is called; raises `LoadFailure`."""
     if place.file.endswith(".py"):
         return _torch_class.load(place, settings.compile)
+    if settings.compile:
+        print("parameter TORCH_COMPILE_OPTIONAL_PARAMETERS: only a class in a model.py is compiled", flush=True)
     compiled, exported = _programs(place.path)
     if compiled:
         return _torch_aoti.load(place, _only(compiled, place.file), batches=_batches(spec.config))

@@ -1,8 +1,10 @@
-"""Arguments of PyTorch models that a configuration leaves out: they have their defaults, also between others."""
+"""Arguments of PyTorch models that are no plain tensors: those that are left out, numbers that may be None, texts."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import tritonclient.http as triton
 
 from tests.support.repository import Repository
 from tests.support.server import Serve
@@ -73,3 +75,31 @@ def test_what_has_no_default_is_asked_for(repository, start):
     assert "x" in error and "required positional argument" in error
     error = server.post("/v2/repository/models/script/load").error
     assert "input: expected 4 as in forward(x, scale, y, times), got 5" in error
+
+
+class Texts(torch.nn.Module):
+    def forward(self, names: list[str], more: int | None = None) -> tuple[list[str], torch.Tensor]:
+        added = 0 if more is None else more
+        given = [name.upper() for name in names]
+        return given, torch.tensor([len(name) + added for name in given])
+
+
+def test_texts_and_a_number_that_may_be_none(repository, start):
+    text = 'backend: "pytorch" max_batch_size: 0 input { name: "names" data_type: TYPE_STRING dims: [ -1 ] }\n'
+    more = 'input { name: "more" data_type: TYPE_INT64 dims: [ 1 ] }\n'
+    configs = {"texts": text, "more": text + more, "wide": text.replace("[ -1 ]", "[ -1, 1 ]")}
+    for name, config in configs.items():
+        script_models.write(Texts, repository.root, name)
+        (repository.root / name / "config.pbtxt").write_text(config)
+    server = start("--strict-readiness=false").wait_settled(*configs, seconds=100)
+    names = triton.InferInput("names", [2], "BYTES")
+    names.set_data_from_numpy(np.array(["ö", "ab"], dtype=object))
+    number = triton.InferInput("more", [1], "INT64")
+    number.set_data_from_numpy(np.array([2]))
+    with triton.InferenceServerClient(server.address) as client:
+        plain, added = client.infer("texts", [names]), client.infer("more", [names, number])
+    assert [each.decode() for each in plain.as_numpy("OUTPUT__0")] == ["ö", "AB"]  # TorchScript knows ASCII only
+    assert plain.as_numpy("OUTPUT__1").tolist() == [2, 2]
+    assert added.as_numpy("OUTPUT__1").tolist() == [4, 4]
+    reason = server.index()["wide"]["reason"]
+    assert "expected texts of one dim, for TorchScript has lists of them, got [1, 1]" in reason

@@ -62,22 +62,33 @@ def named(result: Any, array: Callable[[Any], Any]) -> dict[str, Any]:
     """A result's tensors by name, each as `array` gives it.
 
     Keys of a dictionary, else OUTPUT__0…n by place; what lies deeper has its path: `RESULT[boxes][0]`. None is left
-    out.
+    out. A list of texts is one tensor.
     """
-    if not isinstance(result, (dict, tuple, list)):
+    if not _nests(result):
         return {"OUTPUT__0": array(result)}
     found: dict[str, Any] = {}
     keyed = isinstance(result, dict)
     for key, value in result.items() if keyed else enumerate(result):
-        if isinstance(value, (dict, tuple, list)):
+        if _nests(value):
             _deeper(value, f"RESULT[{key}]", array, found)
         elif value is not None:
             found[str(key) if keyed else f"OUTPUT__{key}"] = array(value)
     return found
 
 
+def is_texts(value: Any) -> bool:
+    """Whether a value is a text or a list of texts."""
+    return isinstance(value, str) or (
+        isinstance(value, list) and bool(value) and all(isinstance(e, str) for e in value)
+    )
+
+
+def _nests(value: Any) -> bool:
+    return isinstance(value, (dict, tuple, list)) and not is_texts(value)
+
+
 def _deeper(value: Any, path: str, array: Callable[[Any], Any], found: dict[str, Any]) -> None:
-    if isinstance(value, (dict, tuple, list)):
+    if _nests(value):
         for key, member in value.items() if isinstance(value, dict) else enumerate(value):
             _deeper(member, f"{path}[{key}]", array, found)
     elif value is not None:

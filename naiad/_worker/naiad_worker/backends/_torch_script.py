@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -30,7 +31,7 @@ def load(place: Place) -> Runner:
     names = [argument.name for argument in arguments]
     if kinds == [_DICTIONARY]:
         return Runner(script, names, {}, keyed=True)
-    scalars = [_SCALARS.get(kind) for kind in kinds]
+    scalars = [_SCALARS.get(re.sub(r"^Optional\[(\w+)\]$", r"\1", kind)) for kind in kinds]
     defaults = [argument.default_value if argument.has_default_value() else None for argument in arguments]
     if not any(scalars) and all(default is None for default in defaults):
         return Runner(lambda tensors: script(*tensors), names, {})
@@ -44,6 +45,13 @@ def load(place: Place) -> Runner:
         return script(*values)
 
     return Runner(call, names, {})
+
+
+def texts(array: Any) -> list[str]:
+    """A BYTES tensor as TorchScript has texts, which is a list of them; raises `ValueError`."""
+    if array.ndim != 1:
+        raise ValueError(f"expected texts of one dim, for TorchScript has lists of them, got {list(array.shape)}")
+    return [element.decode("utf-8") if isinstance(element, bytes) else str(element) for element in array]
 
 
 def operation(text: str) -> str:

@@ -18,7 +18,7 @@ from naiad_worker.backends import (
     _torch_guess,
     _torch_script,
 )
-from naiad_worker.backends._torch_common import CUDA, ON_GPU, Place, Runner, named
+from naiad_worker.backends._torch_common import CUDA, ON_GPU, Place, Runner, is_texts, named
 from naiad_worker.backends._torch_settings import Settings, apply
 from naiad_worker.tensors import Bf16Array
 
@@ -149,6 +149,8 @@ class Backend:
 
     def _tensor(self, array: Any) -> Any:
         torch = self._torch
+        if array.dtype == object:
+            return _torch_script.texts(array)
         if isinstance(array, Bf16Array):
             tensor = torch.from_numpy(array.view(np.ndarray).view(np.int16)).view(torch.bfloat16)
         else:
@@ -157,6 +159,8 @@ class Backend:
 
     def _array(self, tensor: Any) -> Any:
         torch = self._torch
+        if is_texts(tensor):
+            return np.array(tensor, dtype=object)
         if not isinstance(tensor, torch.Tensor):
             tensor = torch.as_tensor(tensor)
         tensor = tensor.detach()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'naiad[torch]'")
-from naiad_worker.backends import _torch_export  # noqa: E402 (it needs torch, too)
+from naiad_worker.backends import LoadFailure, _torch_export  # noqa: E402 (it needs torch, too)
 from naiad_worker.backends._torch_common import Place  # noqa: E402
 
 BATCH = torch.export.Dim("batch", min=1, max=8)
@@ -99,3 +100,10 @@ def test_too_few_tensors_are_refused(tmp_path):
     runner = loaded(plain(), tmp_path / "m.pt2")
     with pytest.raises(ValueError, match="takes 1 tensors, got 0"):
         runner.call([])
+
+
+def test_a_torch_that_is_too_old_says_so(tmp_path, monkeypatch):
+    torch.export.save(plain(), tmp_path / "m.pt2")
+    monkeypatch.setitem(sys.modules, "torch.export.pt2_archive._package", None)
+    with pytest.raises(LoadFailure, match=r"does not read 'm.pt2': .* need torch 2.8 or later"):
+        _torch_export.load(Place(str(tmp_path / "m.pt2"), "m.pt2", torch.device("cpu")))

@@ -73,7 +73,15 @@ def _tensors_only(file: str) -> Iterator[None]:
     `torch.export.load` itself would fall back to unpickling anything, for weights, constants and the sample inputs.
     """
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    package = importlib.import_module("torch.export.pt2_archive._package")
+    try:
+        package = importlib.import_module("torch.export.pt2_archive._package")
+    except ModuleNotFoundError as error:
+        version = importlib.import_module("torch").__version__
+        raise LoadFailure(
+            f"torch {version} does not read '{file}': programs of torch.export need torch 2.8 or later",
+            "serve it in an environment with a later torch",
+            "FORMAT_NOT_SERVED",
+        ) from error
     before, pickles = os.environ.get(name), getattr(package, "pickle", None)
     os.environ[name] = "1"
     guard = package.pickle = _NoPickles()

@@ -70,6 +70,15 @@ class Half(torch.nn.Module):
         return x @ self.weight
 
 
+class Bag(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = torch.nn.EmbeddingBag(100, 8, mode="mean")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bag(x)
+
+
 class Branches(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -99,6 +108,7 @@ class Long(torch.nn.Module):
         (TimeFirst, None),
         (Turned, Guess("FP32", [[-1, -1, 6, -1]])),
         (Half, Guess("BF16", [[-1, 4], [-1, -1, 4]])),
+        (Bag, Guess("INT64", [[-1, -1]])),
         (Branches, ROWS),
         (Long, None),
     ],

@@ -174,6 +174,11 @@ def _embedding(inputs: list[Any], name: str) -> Guess | None:
     return Guess("INT64", [[-1, -1], [-1]])
 
 
+def _bag(inputs: list[Any], name: str) -> Guess | None:
+    """Ids of equal length come as rows, which torch makes one list of."""
+    return Guess("INT64", [[-1, -1]]) if _embedding(inputs, name) else None
+
+
 def _recurrent(inputs: list[Any], name: str) -> Guess | None:
     """LSTM, GRU, RNN: (input, state, weights, …, batch_first); where time comes first nothing is guessed."""
     weights = inputs[2].toIValue() if len(inputs) > 3 else None
@@ -194,6 +199,7 @@ _TELLING: dict[str, Callable[[list[Any], str], Guess | None]] = {
     "mm": _matmul,
     "addmm": _addmm,
     "embedding": _embedding,
+    "embedding_bag": _bag,
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
 }
 

@@ -19,4 +19,6 @@ def model_file(folder: Path, file: str) -> Path:
             f"'{folder.name}/{file}' does not exist; the folder holds {', '.join(there[:5]) or 'nothing'} "
             f"(PATH_NOT_FOUND){'; ' if fix else ''}{fix}"
         )
+    if not path.is_file() and not path.is_dir():
+        raise ConfigError(f"'{folder.name}/{file}' is a pipe or a device, expected a file (FILE_UNREADABLE)")
     return path

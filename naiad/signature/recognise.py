@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -45,6 +46,7 @@ def read(path: Path, parameters: Parameters | None = None) -> Signature:
         return _read_folder(path, parameters or {})
     if path.name == savedmodel.FILE:
         return _read_folder(path.parent, parameters or {})
+    _refuse_special(path)
     if path.suffix == ".py":
         return _read_source(path)
     head = _head(path)
@@ -127,16 +129,27 @@ def _read_folder(path: Path, parameters: Parameters) -> Signature:
 
 
 def _read_inner(folder: Path, name: str) -> Signature:
-    """The file in a model's folder; a link must not lead out of it (C2)."""
+    """The file in a model's folder."""
     inner = folder / name
-    if not inner.resolve().is_relative_to(folder.resolve()) or inner.is_dir():
-        raise UnservableFile(
-            f"'{folder.name}/{name}' is no file of that folder",
-            "put the file itself there",
-            kind="link",
-            code="PATH_REFUSED",
-        )
+    if inner.is_dir():
+        raise _refused(folder, name)
+    _refuse_link(folder, name)
     return read(inner)
+
+
+def _refuse_link(folder: Path, name: str) -> None:
+    """A link must not lead out of a folder (C2)."""
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise _refused(folder, name)
+
+
+def _refused(folder: Path, name: str) -> UnservableFile:
+    return UnservableFile(
+        f"'{folder.name}/{name}' is no file of that folder",
+        "put the file itself there",
+        kind="link",
+        code="PATH_REFUSED",
+    )
 
 
 def _refuse_pointers(folder: Path) -> None:
@@ -161,6 +174,7 @@ def read_only_entry(folder: Path, parameters: Parameters) -> tuple[str, Signatur
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     if len(entries) != 1:
         return None
+    _refuse_link(folder, entries[0].name)
     signature = read(entries[0], parameters)
     return None if entries[0].suffix == ".py" else (entries[0].name, signature)
 
@@ -172,6 +186,17 @@ def _unreadable(path: Path, error: OSError) -> UnservableFile:
         kind="unreadable",
         code="FILE_UNREADABLE",
     )
+
+
+def _refuse_special(path: Path) -> None:
+    """A pipe would be waited for, and a device need not end. Raises `FileNotFoundError` where there is nothing."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise UnservableFile(
+            f"'{path.name}' is a pipe or a device, no file",
+            "put the model's file itself there",
+            kind="unreadable",
+            code="FILE_UNREADABLE",
+        )
 
 
 def _head(path: Path) -> bytes:

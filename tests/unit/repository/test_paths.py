@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from naiad.errors import ConfigError
@@ -68,6 +70,13 @@ def test_model_names(name):
 )  # fmt: skip
 def test_names_that_are_no_model_names(name):  # C1, W72
     assert not is_model_name(name)
+
+
+def test_a_pipe_is_no_model_file(tmp_path):
+    """Whoever opened it would wait for ever."""
+    os.mkfifo(tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match=r"model\.onnx' is a pipe or a device, expected a file \(FILE_UNREADABLE\)"):
+        model_file(tmp_path, "model.onnx")
 
 
 def test_a_missing_model_file_names_what_is_there(tmp_path):

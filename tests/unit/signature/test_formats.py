@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import struct
 import zipfile
@@ -107,6 +108,21 @@ def test_a_version_folder_is_looked_into(tmp_path):
     (folder / "config.json").unlink()
     (folder / "notes").write_bytes(b"x")
     assert read_only_entry(folder, {}) is None
+
+
+def test_an_only_entry_that_is_a_link_out_of_its_folder_is_not_looked_into(tmp_path):
+    (tmp_path / "secret").write_text("root:x:0:0")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "weights").symlink_to(tmp_path / "secret")
+    with pytest.raises(UnservableFile, match="'1/weights' is no file of that folder") as caught:
+        read_only_entry(tmp_path / "1", {})
+    assert caught.value.code == "PATH_REFUSED"
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt", "model.py", "weights"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert refusal(tmp_path / name).code == "FILE_UNREADABLE"
 
 
 def test_code_is_known_by_its_name_alone(tmp_path):

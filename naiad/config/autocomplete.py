@@ -97,7 +97,7 @@ def _position(name: str, position: int, signature: Signature, count: int) -> int
     paths = [tensor.path for tensor in signature.inputs]
     if name and name in paths:
         return paths.index(name)
-    numbered = re.fullmatch(r".*__(\d+)", name)
+    numbered = re.fullmatch(r".*__(\d{1,9})", name)
     if numbered and int(numbered[1]) < len(names):
         return int(numbered[1])
     return position if count == 1 and len(names) == 1 else None

@@ -15,7 +15,7 @@ from typing import Any
 from naiad.config.message import v2_name
 
 FILE, DRY_RUN = "file", "dry run"
-_NUMBERED = re.compile(r".*__(\d+)|RESULT\[(\d+)\]")
+_NUMBERED = re.compile(r".*__(\d{1,9})|RESULT\[(\d{1,9})\]")
 _KEYED = re.compile(r"RESULT\[([^\[\]]+)\]")
 
 

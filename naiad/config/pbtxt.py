@@ -27,6 +27,8 @@ class PartialConfig:
 
 
 EMPTY_SOURCE = ""
+MAX_BYTES = 1 << 20
+"""A text of this size takes seconds to parse; those that people write have some kilobytes."""
 
 
 def empty() -> PartialConfig:
@@ -50,6 +52,8 @@ def parse_json(text: str, source: str) -> PartialConfig:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{source}:{error.lineno}:{error.colno}: {error.msg}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"{source}: expected numbers of 64 bits: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{source}: nested too deeply") from error
     if not isinstance(document, dict):
@@ -68,7 +72,11 @@ def read(directory: Path, *, config_name: str | None) -> PartialConfig:
         path = directory / name
         if path.is_file():
             try:
-                return parse(path.read_text(encoding="utf-8"), name)
+                with path.open("rb") as file:
+                    data = file.read(MAX_BYTES + 1)
+                if len(data) > MAX_BYTES:
+                    raise ConfigError(f"{name}: expected at most {MAX_BYTES} bytes, got more")
+                return parse(data.decode(), name)
             except UnicodeDecodeError as error:
                 raise ConfigError(f"{name}: expected UTF-8 text, got byte {error.object[error.start]:#x}") from error
             except OSError as error:

@@ -28,6 +28,13 @@ TRACED = file(dims=None, outputs={})
 DECLARED = file(dims=(-1, 4), outputs={"y": (-1, 10)}, max_batch=8)
 
 
+@pytest.mark.parametrize("number", ["9" * 9, "9" * 5000])
+@pytest.mark.parametrize("name", ["OUTPUT__{}", "RESULT[{}]"])
+def test_the_number_in_a_name_may_have_any_length(name, number):
+    with pytest.raises(ConfigError, match="the model gives 1"):
+        conflicts(output("[ 4 ]") + output("[ 4 ]", name=name.format(number)), TRACED, seen([-1, 4]))
+
+
 def seen(dims: list[int], *, name: str = "y", datatype: str = "FP32", varying: list[bool] | None = None) -> Any:
     outputs = [{"name": name, "datatype": datatype, "dims": dims}]
     return {"outputs": outputs, "batchable": True, "reason": "", "varying": {"x": varying or [False, False]}}

@@ -85,6 +85,12 @@ def test_no_configuration_is_an_empty_one(tmp_path):
     assert (partial.given, partial.source) == (frozenset(), "")
 
 
+def test_a_file_that_no_one_wrote_is_not_parsed(tmp_path):
+    (tmp_path / "config.pbtxt").write_text("#" * (1 << 20) + "\n")
+    with pytest.raises(ConfigError, match=r"^config\.pbtxt: expected at most 1048576 bytes, got more"):
+        pbtxt.read(tmp_path, config_name=None)
+
+
 def test_bytes_that_are_no_text_are_named(tmp_path):
     (tmp_path / "config.pbtxt").write_bytes(b'backend: "\xff"')
     with pytest.raises(ConfigError, match=r"^config\.pbtxt: expected UTF-8 text, got byte 0xff$"):
@@ -119,7 +125,7 @@ def test_broken_json_is_refused(text, message):
 
 @pytest.mark.parametrize(
     "text", ['{"max_batchsize": 1}', '{"max_batch_size": "x"}', '{"input": 3}', '{"input": [{"data_type": "FP32"}]}',
-             '{"name": "\\ud800"}', '{"dims": NaN}', "[" * 100_000]
+             '{"name": "\\ud800"}', '{"dims": NaN}', "[" * 100_000, '{"max_batch_size": ' + "9" * 5000 + "}"]
 )  # fmt: skip
 def test_json_of_the_wrong_shape_is_one_error_with_its_source(text):
     with pytest.raises(ConfigError, match=r"^load parameter 'config':"):

@@ -5,7 +5,6 @@ The rows are in `tests/support/formats.py`, the partial configurations in `tests
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,17 +63,16 @@ def test_a_format_works_as_the_documents_say(shelf, name):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("case", golden.CASES)
-def test_the_configuration_is_the_golden_one(shelf, case):
+def test_the_effective_configuration_is_the_golden_one(shelf, case):
     of, _text = golden.CASES[case]
     shelf.model(of)
     golden.add_case(shelf.root, case)
     shelf.load(case)
-    expected = json.loads((golden.FOLDER / f"{case}.json").read_text())
-    assert golden.taken(shelf.server, shelf.root, case) == expected, "python -m tests.support.golden --write"
+    golden.assert_golden(shelf.server, shelf.root, "formats", case)
 
 
 def test_every_golden_file_has_its_case():
-    assert {path.stem for path in golden.FOLDER.glob("*.json")} == set(golden.CASES)
+    golden.assert_complete("formats", golden.CASES)
 
 
 def test_the_documents_hold_no_other_format():

@@ -73,8 +73,8 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    repository = Repository(tmp_path_factory.mktemp("models"))
+def served(module_repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    repository = module_repository
     for name, (make, text) in CASES.items():
         repository.file(name, make().SerializeToString(), file="model.onnx")
         if text:
@@ -85,9 +85,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_effective_configuration_is_the_golden_one(served, name):
-    golden.assert_text_is_golden(served, name)
+def test_the_effective_configuration_is_the_golden_one(served, module_repository, name):
+    golden.assert_golden(served, module_repository.root, "onnx", name)
 
 
 def test_every_golden_file_has_its_case():
-    assert {path.stem for path in golden.FOLDER.glob("onnx-*.pbtxt")} == set(CASES)
+    golden.assert_complete("onnx", CASES)

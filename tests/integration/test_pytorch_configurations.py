@@ -69,8 +69,8 @@ CASES: dict[str, tuple[Any, str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    repository = Repository(tmp_path_factory.mktemp("models"))
+def served(module_repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    repository = module_repository
     for name, (make, file, text) in CASES.items():
         make(repository.root / name / "1" / file)
         if text:
@@ -80,9 +80,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_effective_configuration_is_the_golden_one(served, name):
-    golden.assert_text_is_golden(served, name)
+def test_the_effective_configuration_is_the_golden_one(served, module_repository, name):
+    golden.assert_golden(served, module_repository.root, "pytorch", name)
 
 
 def test_every_golden_file_has_its_case():
-    assert {path.stem for path in golden.FOLDER.glob("torch-*.pbtxt")} == set(CASES)
+    golden.assert_complete("pytorch", CASES)

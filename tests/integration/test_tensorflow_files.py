@@ -122,12 +122,12 @@ def served(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_effective_configuration_is_the_golden_one(served, name):
-    golden.assert_text_is_golden(served, name)
+def test_the_effective_configuration_is_the_golden_one(served, module_repository, name):
+    golden.assert_golden(served, module_repository.root, "tensorflow", name)
 
 
 def test_every_golden_file_has_its_case():
-    assert {path.stem for path in golden.FOLDER.glob("tensorflow-*.pbtxt")} == set(CASES)
+    golden.assert_complete("tensorflow", CASES)
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -1,6 +1,7 @@
 """Golden files of effective configurations: what `naiad inspect` says before a load, and what the server then serves.
 
-`python -m tests.support.golden --write [CASE…]` makes them anew; read the difference before it is committed.
+`python -m tests.support.golden --write [CASE…]` makes them anew; read the difference before it is committed. It runs
+the tests that compare them, each of which has a folder of its own.
 """
 
 from __future__ import annotations
@@ -8,19 +9,21 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
+import subprocess
 import sys
-import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import tritonclient.grpc
-from google.protobuf import text_format
-
 from naiad.cli import inspect
 from tests.support.formats import FORMATS, WIDE, without_machine
-from tests.support.server import Serve, serve
+from tests.support.server import Serve
 
+WRITE = "GOLDEN_WRITE"
+"""Set where the files are to be written instead of compared."""
+TEST = "test_the_effective_configuration_is_the_golden_one"
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "config"
 IN = 'input {{ name: "x" {} }}\n'
 OUT = 'output {{ name: "{}" {} }}\n'
@@ -80,40 +83,29 @@ def taken(server: Serve, root: Path, name: str) -> dict[str, Any]:
     return {"inspect": said, "served": config.json}
 
 
-def assert_text_is_golden(server: Serve, name: str) -> None:
-    """The effective configuration, as gRPC gives it, is what lies in NAME.pbtxt."""
-    with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
-        config = client.get_model_config(name).config
-    assert text_format.MessageToString(config) == (FOLDER / f"{name}.pbtxt").read_text()
+def assert_golden(server: Serve, root: Path, group: str, name: str) -> None:
+    """What is said of a loaded case is what lies in GROUP/NAME.json."""
+    path, said = FOLDER / group / f"{name}.json", taken(server, root, name)
+    if WRITE in os.environ:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    assert said == json.loads(path.read_text()), "python -m tests.support.golden --write"
 
 
-def text_of(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+def assert_complete(group: str, names: Iterable[str]) -> None:
+    """Each case has its file, and each file its case."""
+    assert {path.stem for path in (FOLDER / group).iterdir()} == set(names)
 
 
 def main(words: list[str]) -> int:
-    if words[:1] != ["--write"] or not set(words[1:]) <= set(CASES):
+    if words[:1] != ["--write"]:
         print(__doc__, file=sys.stderr)
         return 2
-    asked = words[1:] or list(CASES)
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch) / "models"
-        root.mkdir()
-        for each in [each for each in FORMATS if each.name in {CASES[name][0] for name in asked}]:
-            if reason := each.absent():
-                print(f"left as it is: {each.name}: {reason}", file=sys.stderr)
-            else:
-                each.write(root / each.name)
-        names = [name for name in asked if (root / CASES[name][0]).is_dir()]
-        for name in names:
-            add_case(root, name)
-        with serve(root, Path(scratch) / "log", "--strict-readiness=false") as server:
-            server.wait_settled(*names, seconds=300)
-            FOLDER.mkdir(exist_ok=True)
-            for name in names:
-                (FOLDER / f"{name}.json").write_text(text_of(taken(server, root, name)))
-    print(f"{len(names)} cases written to {FOLDER}", file=sys.stderr)
-    return 0
+    chosen = f"{TEST} and ({' or '.join(words[1:])})" if words[1:] else TEST
+    tests = FOLDER.parents[1] / "integration"
+    files = [path for path in sorted(tests.glob("test_*.py")) if f"def {TEST}(" in path.read_text()]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *map(str, files)]
+    return subprocess.run(command, env={**os.environ, WRITE: "1"}, check=False).returncode
 
 
 if __name__ == "__main__":

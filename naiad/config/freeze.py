@@ -9,7 +9,6 @@ from google.protobuf import text_format
 from naiad.config import json_form, validate, warmup
 from naiad.config.message import v2_name
 from naiad.config.model import DynamicBatching, InstanceGroup, ModelConfig, QueuePolicy, TensorConfig
-from naiad.errors import ConfigError
 
 KINDS = {0: "KIND_AUTO", 1: "KIND_GPU", 2: "KIND_CPU", 3: "KIND_MODEL"}
 
@@ -49,7 +48,7 @@ def freeze(message: Any, *, name: str, source: str) -> ModelConfig:
         dynamic_batching=_dynamic(message),
         decoupled=message.model_transaction_policy.decoupled,
         response_cache=message.response_cache.enable,
-        instance_groups=tuple(_group(group, source) for group in message.instance_group),
+        instance_groups=tuple(_group(group) for group in message.instance_group),
         default_model_filename=message.default_model_filename,
         parameters=parameters,
         warm_up=warmup.samples(message, inputs, source=source),
@@ -105,7 +104,5 @@ def _policy(policy: Any) -> QueuePolicy:
     )
 
 
-def _group(group: Any, source: str) -> InstanceGroup:
-    if group.count < 1:
-        raise ConfigError(f"{source or 'configuration'}: instance_group.count: expected 1 or more, got {group.count}")
+def _group(group: Any) -> InstanceGroup:
     return InstanceGroup(kind=KINDS[group.kind], count=group.count, gpus=tuple(group.gpus))

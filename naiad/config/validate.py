@@ -12,6 +12,8 @@ LATER = {
     "ensemble_scheduling": "ensembles come",
     "model_repository_agents": "repository agents come",
 }
+MAX_INSTANCES = 1024
+"""Each is a process."""
 
 
 def check(message: Any, *, name: str, source: str) -> None:
@@ -39,6 +41,11 @@ def check(message: Any, *, name: str, source: str) -> None:
     for group in message.instance_group:
         if group.kind == 2 and group.gpus:
             fail("instance_group.gpus", f"expected none with kind KIND_CPU, got {list(group.gpus)}")
+        if group.count < 1:
+            fail("instance_group.count", f"expected 1 or more, got {group.count}")
+    instances = sum(group.count * max(1, len(group.gpus)) for group in message.instance_group)
+    if instances > MAX_INSTANCES:
+        fail("instance_group.count", f"expected at most {MAX_INSTANCES} instances in all, got {instances}")
     _tensors(message, fail)
     _batching(message, fail)
 

@@ -107,6 +107,10 @@ BROKEN = {
         TENSOR.format("4", "reshape { shape: [ 0, 4 ] }"),
         "input 'x'.reshape: expected dims of 1 or more, or -1, got [0, 4]",
     ),
+    "processes without end": (
+        IO + "instance_group [ { count: 2147483647 }, { count: 1 } ]",
+        "instance_group.count: expected at most 1024 instances in all, got 2147483648",
+    ),
     "negative count": (IO + "instance_group { count: -2 }", "instance_group.count: expected 1 or more, got -2"),
     "negative reshape": (
         TENSOR.format("4", "reshape { shape: [ -2, -2 ] }"),

@@ -455,12 +455,18 @@ def _outputs(draft: Draft, report: Mapping[str, Any], probed: ProbeRequest) -> N
             draft.origins[f"output.{tensor.name}"] = "dry run"
         return
     names = [entry["name"] for entry in seen]
+    taken: dict[int, str] = {}
     for position, tensor in enumerate(message.output):
         place = place_of(tensor.name, position, names)
         if place >= len(seen):
             given = ", ".join(names)
             raise ConfigError(f"{draft.source}: output '{tensor.name}': the model gives {len(seen)} ({given})")
         entry = seen[place]
+        if taken.setdefault(place, tensor.name) != tensor.name:
+            raise ConfigError(
+                f"{draft.source}: output '{tensor.name}': it is the model's '{entry['name']}', and so is "
+                f"'{taken[place]}' (IO_MISMATCH); call the outputs as the model does: {', '.join(names)}"
+            )
         if not v2_name(tensor.data_type):
             tensor.data_type = number_of(entry["datatype"])
             draft.origins[f"output.{tensor.name}.data_type"] = "dry run"

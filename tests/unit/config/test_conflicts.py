@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -26,6 +27,16 @@ def file(*, dims: tuple[int, ...] | None, outputs: dict[str, tuple[int, ...]], *
 
 TRACED = file(dims=None, outputs={})
 DECLARED = file(dims=(-1, 4), outputs={"y": (-1, 10)}, max_batch=8)
+
+
+@pytest.mark.parametrize("names", [("first", "OUTPUT__0"), ("OUTPUT__1", "last"), ("y", "RESULT[0]")])
+def test_no_output_of_the_model_is_given_twice(names):
+    """A name that is taken by its place would silently give the values of another."""
+    report = seen([-1, 4])
+    report["outputs"] *= 2
+    report["outputs"][1] = {**report["outputs"][0], "name": "z"}
+    with pytest.raises(ConfigError, match=f"output '{re.escape(names[1])}': it is the model's '.', and so is '"):
+        conflicts(output("[ 4 ]", name=names[0]) + output("[ 4 ]", name=names[1]), TRACED, report)
 
 
 @pytest.mark.parametrize("number", ["9" * 9, "9" * 5000])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,18 +72,25 @@ def read(directory: Path, *, config_name: str | None) -> PartialConfig:
     candidates = [f"configs/{config_name}.pbtxt"] if config_name else []
     for name in [*candidates, "config.pbtxt"]:
         path = directory / name
-        if path.is_file():
-            try:
-                with path.open("rb") as file:
-                    data = file.read(MAX_BYTES + 1)
-                if len(data) > MAX_BYTES:
-                    raise ConfigError(f"{name}: expected at most {MAX_BYTES} bytes, got more")
-                return parse(data.decode(), name)
-            except UnicodeDecodeError as error:
-                raise ConfigError(f"{name}: expected UTF-8 text, got byte {error.object[error.start]:#x}") from error
-            except OSError as error:
-                raise ConfigError(f"{name} cannot be read: {error.strerror}") from error
+        if os.path.lexists(path):
+            return parse(_text(path, name), name)
     return empty()
+
+
+def _text(path: Path, name: str) -> str:
+    """What a file holds; raises `ConfigError` for what is no file, too, for it was meant as a configuration."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ConfigError(f"{name}: expected a file, got a folder, a pipe or a device")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(f"{name}: expected at most {MAX_BYTES} bytes, got more")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: expected UTF-8 text, got byte {error.object[error.start]:#x}") from error
+    except OSError as error:
+        raise ConfigError(f"{name} cannot be read: {error.strerror}") from error
 
 
 def _snake(name: str) -> str:

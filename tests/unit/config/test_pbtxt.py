@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from naiad.config import pbtxt
@@ -89,6 +91,26 @@ def test_a_file_that_no_one_wrote_is_not_parsed(tmp_path):
     (tmp_path / "config.pbtxt").write_text("#" * (1 << 20) + "\n")
     with pytest.raises(ConfigError, match=r"^config\.pbtxt: expected at most 1048576 bytes, got more"):
         pbtxt.read(tmp_path, config_name=None)
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [
+        (lambda path: path.symlink_to("gone"), "cannot be read: No such file or directory"),
+        (lambda path: path.symlink_to(path.name), "cannot be read: Too many levels of symbolic links"),
+        (lambda path: path.mkdir(), ": expected a file, got a folder, a pipe or a device"),
+        (os.mkfifo, ": expected a file, got a folder, a pipe or a device"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_not_left_out(tmp_path, make, cause):
+    make(tmp_path / "config.pbtxt")
+    with pytest.raises(ConfigError, match=rf"^config\.pbtxt ?{cause}"):
+        pbtxt.read(tmp_path, config_name=None)
+
+
+def test_a_mark_of_the_byte_order_is_no_text(tmp_path):
+    (tmp_path / "config.pbtxt").write_bytes(b'\xef\xbb\xbfbackend: "identity"')
+    assert pbtxt.read(tmp_path, config_name=None).message.backend == "identity"
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path):

@@ -19,6 +19,7 @@ from naiad.repository.paths import shown
 
 if TYPE_CHECKING:
     from naiad.backends.base import Backend
+    from naiad.config.conflicts import Conflict
     from naiad.config.pbtxt import PartialConfig
     from naiad.config.preview import Preview
     from naiad.server.dry_run import DryRunOptions
@@ -156,6 +157,7 @@ def _run(found: Found, options: DryRunOptions, where: Where) -> Preview:
     interpreter = fenced_interpreter(request, backend, environments=_folder(where))
     options = replace(options, interpreter=interpreter)
     origins: dict[str, str] = {"parameters": "--environment"} if where.environment else {}
+    conflicts: tuple[Conflict, ...] = ()
     if found.signature is not None and by_worker(found.partial, backend, found.signature):
         told = answer(request, backend, place, {}, options=options)
         found = replace(found, signature=with_inputs(found.signature, told))
@@ -163,11 +165,11 @@ def _run(found: Found, options: DryRunOptions, where: Where) -> Preview:
     if found.signature is not None and found.signature.describes and backend.describes:
         merged = description(request, backend, place, options=options)
         request = replace(request, partial=merged.partial)
-        origins = {**merged.origins, **origins}
+        origins, conflicts = {**merged.origins, **origins}, merged.conflicts
     report, note = dry_run(request, backend, place, probed=probed, options=options)
     run = (probed, report) if probed is not None and report is not None else None
     seen = after_run(request.partial, backend, name=found.name, signature=found.signature, run=run)
-    seen = replace(seen, origins={**seen.origins, **origins})
+    seen = replace(seen, origins={**seen.origins, **origins}, conflicts=(*conflicts, *seen.conflicts))
     return replace(seen, notes=(*seen.notes, note)) if note else seen
 
 

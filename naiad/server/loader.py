@@ -135,7 +135,8 @@ class Loader:
         try:
             completed, probed = self._first(stated, (backend, folder, file), probed, started)
             if told is not None:
-                completed = replace(completed, origins={**completed.origins, **told.origins})
+                conflicts = (*told.conflicts, *completed.conflicts)
+                completed = replace(completed, origins={**completed.origins, **told.origins}, conflicts=conflicts)
             load = self._starter.message(stated, (backend, folder, file))
             plan = plan_of(stated, completed.config, load, backend.warm_up_calls, probed)
             self._instances(stated, completed.config, plan, started, first=0)

@@ -42,6 +42,20 @@ def test_what_it_adds_is_there_with_its_origin():
     assert {"max_batch_size", "dynamic_batching", "output", "input"} <= told.partial.given
 
 
+def test_what_it_says_otherwise_than_was_written_is_a_conflict():
+    told = after(WRITTEN, max_batch_size=8, input=[{**X, "dims": [4]}], output=[X])
+    assert [str(conflict) for conflict in told.conflicts] == [
+        "max_batch_size: config.pbtxt says 4, model says 8; model counts",
+        "input.X.dims: config.pbtxt says [3], model says [4]; model counts",
+    ]
+    (gone,) = after(WRITTEN, input=[{**X, "name": "Z"}]).conflicts
+    assert str(gone) == "input.X: config.pbtxt says written, model says absent; model counts"
+
+
+def test_what_it_completes_is_no_conflict():
+    assert after('input { name: "X" }', max_batch_size=8, input=[X], output=[X]).conflicts == ()
+
+
 def test_a_written_tensor_keeps_its_origin():
     partial = pbtxt.parse(WRITTEN, "config.pbtxt")
     before = asked(partial, BACKEND, name="m")

@@ -65,6 +65,8 @@ def merged(partial: PartialConfig, before: Mapping[str, Any], after: Mapping[str
             conflicts += _conflicts(field, before.get(field), value, source)
         given.add(field)
         origins |= _origins(field, before.get(field), value)
+        if field not in partial.given:
+            origins[field] = MODEL
     return Described(PartialConfig(message, frozenset(given), source), origins, tuple(conflicts))
 
 

@@ -38,7 +38,12 @@ def test_what_it_adds_is_there_with_its_origin():
     assert message.max_batch_size == 8
     assert message.HasField("dynamic_batching")
     assert [tensor.name for tensor in message.output] == ["X"]
-    assert told.origins == {"max_batch_size": "model", "dynamic_batching": "model", "output.X": "model"}
+    assert told.origins == {
+        "max_batch_size": "model",
+        "dynamic_batching": "model",
+        "output": "model",
+        "output.X": "model",
+    }
     assert {"max_batch_size", "dynamic_batching", "output", "input"} <= told.partial.given
 
 

@@ -143,8 +143,8 @@ def _reason(error: NaiadError | OSError) -> tuple[str, str, Exit]:
 
 def _run(found: Found, options: DryRunOptions, where: Where) -> Preview:
     """What is known after a dry run; raises `ConfigError` or `LoadError`."""
-    from naiad.config.autocomplete import probe_request
     from naiad.config.preview import after_run
+    from naiad.config.probe import probe_request
     from naiad.server.describe import by_worker, with_inputs
     from naiad.server.dry_run import answer, description, dry_run, fenced_interpreter
     from naiad.server.load_request import LoadRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from naiad.config.autocomplete import ProbeRequest
+from naiad.config.probe import ProbeRequest
 
 
 def report(probed: ProbeRequest, cause: str) -> dict[str, Any] | None:

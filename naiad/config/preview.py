@@ -10,15 +10,12 @@ from naiad.backends.base import Backend
 from naiad.config import freeze, validate
 from naiad.config.autocomplete import (
     Draft,
-    ProbeRequest,
     begin,
     conflicts_of,
     fill_inputs,
     filled,
-    is_literal,
     largest_batch,
     merge_requests,
-    probe_request,
     put_dims,
     within_range,
 )
@@ -26,6 +23,7 @@ from naiad.config.conflicts import Conflict
 from naiad.config.guessed import GUESS
 from naiad.config.message import ModelConfigMessage, number_of, v2_name
 from naiad.config.pbtxt import PartialConfig
+from naiad.config.probe import ProbeRequest, is_literal, probe_request
 from naiad.signature.model import Signature, output_names
 
 _UNTOLD = "the file does not tell the shapes of its inputs: "

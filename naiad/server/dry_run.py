@@ -20,8 +20,8 @@ from typing import IO, Any
 from naiad._worker.naiad_worker.control import Closed, ControlChannel
 from naiad._worker.naiad_worker.restrict import UNRESTRICTED
 from naiad.backends.base import Backend
-from naiad.config.autocomplete import ProbeRequest
 from naiad.config.described import Described
+from naiad.config.probe import ProbeRequest
 from naiad.environments.archive import Limits
 from naiad.errors import LoadError
 from naiad.server import threads

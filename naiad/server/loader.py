@@ -11,9 +11,10 @@ from typing import Any
 
 from naiad.backends import registry
 from naiad.config import recognition
-from naiad.config.autocomplete import ProbeRequest, complete, probe_request
+from naiad.config.autocomplete import complete
 from naiad.config.described import Described
 from naiad.config.model import Completed, ModelConfig
+from naiad.config.probe import ProbeRequest, probe_request
 from naiad.config.spec import model_spec
 from naiad.errors import LoadError
 from naiad.repository.files import model_file

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from naiad.config.autocomplete import ProbeRequest, argument_of
 from naiad.config.model import ModelConfig, WarmUpSample
+from naiad.config.probe import ProbeRequest, argument_of
 from naiad.errors import ConfigError
 from naiad.repository.paths import below
 from naiad.server.load_request import LoadRequest

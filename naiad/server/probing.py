@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from naiad.config import declared, guessed, patch
-from naiad.config.autocomplete import ProbeRequest
+from naiad.config.probe import ProbeRequest
 from naiad.errors import LoadError
 from naiad.server.load_request import LoadRequest
 

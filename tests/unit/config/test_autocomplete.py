@@ -8,11 +8,12 @@ import pytest
 
 from naiad.backends import identity, pytorch
 from naiad.config import pbtxt
-from naiad.config.autocomplete import ProbeRequest, complete, probe_request
+from naiad.config.autocomplete import complete
 from naiad.config.json_form import to_dict
 from naiad.config.model import Completed
 from naiad.config.pbtxt import PartialConfig
 from naiad.config.preview import preview
+from naiad.config.probe import ProbeRequest, probe_request
 from naiad.errors import ConfigError
 from naiad.signature.model import Signature, TensorSignature
 

@@ -9,8 +9,9 @@ import pytest
 
 from naiad.backends import pytorch
 from naiad.config import declared, pbtxt
-from naiad.config.autocomplete import complete, probe_request
+from naiad.config.autocomplete import complete
 from naiad.config.preview import after_run, preview
+from naiad.config.probe import probe_request
 from naiad.errors import ConfigError
 from naiad.signature.model import Signature, TensorSignature
 

@@ -8,9 +8,10 @@ import pytest
 
 from naiad.backends import identity, onnxruntime
 from naiad.config import declared, pbtxt
-from naiad.config.autocomplete import complete, probe_request
+from naiad.config.autocomplete import complete
 from naiad.config.model import Completed, TensorConfig
 from naiad.config.preview import preview
+from naiad.config.probe import probe_request
 from naiad.config.recognition import agree_on_backend
 from naiad.errors import ConfigError, UnservableFile
 from naiad.signature.model import Signature, TensorSignature

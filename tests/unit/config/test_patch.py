@@ -6,7 +6,8 @@ import pytest
 
 from naiad.backends import pytorch
 from naiad.config import patch, pbtxt
-from naiad.config.autocomplete import complete, probe_request
+from naiad.config.autocomplete import complete
+from naiad.config.probe import probe_request
 from naiad.errors import ConfigError
 from naiad.signature.model import Signature, TensorSignature
 

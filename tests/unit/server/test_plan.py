@@ -8,8 +8,8 @@ import pytest
 
 from naiad.backends import onnxruntime, pytorch
 from naiad.config import pbtxt
-from naiad.config.autocomplete import ProbeRequest
 from naiad.config.freeze import freeze
+from naiad.config.probe import ProbeRequest
 from naiad.server.load_request import LoadRequest
 from naiad.server.plan import plan_of
 

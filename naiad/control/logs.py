@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -31,15 +32,14 @@ def follow(path: Path, lines: int, *, stopped: Iterator[bool] | None = None) -> 
         size, now = _size(path)
         if now != file or size < position:
             position, file = 0, now
+        block = b""
         if size > position:
-            with path.open("rb") as stream:
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:  # else another is about to begin
                 stream.seek(position)
                 block = stream.read(size - position)
-            complete = block[: block.rfind(b"\n") + 1]
-            position += len(complete)
-            yield complete
-        else:
-            yield b""
+        complete = block[: block.rfind(b"\n") + 1]
+        position += len(complete)
+        yield complete
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -242,7 +242,10 @@ class Store:
         """What a failed build says to those who asked for it: not where on this machine it lies (H1)."""
         if isinstance(error, OSError):
             return error.strerror or type(error).__name__
-        words = error.words if isinstance(error, BuildFailed) else str(error)
+        return self.shown(error.words if isinstance(error, BuildFailed) else str(error))
+
+    def shown(self, words: str) -> str:
+        """Words of a tool without where on this machine the store lies."""
         return words.replace(f"{self._builds.root}/", "").replace(f"{self._named}/", "")
 
     def _built(self, named: Named, tools: Tools) -> tuple[Build, Lease]:

@@ -107,6 +107,22 @@ def test_a_failed_build_says_why_and_a_good_one_before_stays(platform, wanted):
     assert "unsatisfiable" in kept["problem"]
 
 
+def test_h1_a_tools_words_say_nothing_of_where_the_store_lies(platform, wanted):
+    client = platform.client()
+    client.post("/api/v1/environments", json=wanted)
+    settled(client, "small")
+    (build,) = (platform.state.environments / "builds").glob("*/")
+    client.delete("/api/v1/environments/small")
+    gone(client, "small")
+    build.with_name(f"{build.name}.part").write_text("where uv would make its folder")
+    client.post("/api/v1/environments", json=wanted)
+    status = settled(client, "small")["status"]
+    assert (status["state"], build.name in status["problem"]) == ("FAILED", True)
+    for words in (status["problem"], client.get("/api/v1/environments/small/logs").text):
+        assert "virtual environment" in words
+        assert str(platform.state.root) not in words
+
+
 def test_what_cannot_be_is_refused_and_named(platform, wanted):
     client = platform.client()
     for change, path, says in (

@@ -85,7 +85,8 @@ def read_build_log(
     # The log of a build that is about to begin is another file: nothing of the last one's comes before it.
     first = tail_lines if begun else 0
     lines = follow(path, first, stopped=_ended(name, room)) if follow_file else iter([tail(path, tail_lines)])
-    return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
+    shown = (room.builds.shown(block.decode("utf-8", "replace")).encode() for block in lines)
+    return StreamingResponse(shown, media_type="text/plain; charset=utf-8")
 
 
 @router.get("/{name}/lock", response_class=PlainTextResponse)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from naiad.signature.model import Signature
 
 CONFIGURATION = "config.pbtxt"
+_NEVER_FOLDED = 1 << 16
+"""Columns of a table that goes into a file or another program: what one looks for there stands in one line."""
 
 
 class InspectForm(StrEnum):
@@ -395,7 +397,8 @@ def _print_table(found: Found, seen: Preview) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(soft_wrap=False, highlight=False)
+    width = None if sys.stdout.isatty() else _NEVER_FOLDED
+    console = Console(soft_wrap=False, highlight=False, width=width)
     table = Table(title=Text(f"model {shown(found.name)}"), box=SIMPLE_HEAD, title_justify="left")
     table.add_column("FIELD", no_wrap=True)
     table.add_column("VALUE", overflow="fold")

@@ -238,3 +238,13 @@ def test_d4_a_python_model_is_read_and_not_run(tmp_path, capsys):
     assert command.inspect(tmp_path / "model.py", "json") == 1
     assert "'model.py' line 2: '(' was never closed (NOT_A_MODEL)" in capsys.readouterr().err
     assert not canary.exists()
+
+
+def test_a_table_for_another_program_is_not_folded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    folder = tmp_path / ("long" * 20) / "digits"
+    folder.parent.mkdir()
+    folder.symlink_to(MNIST)
+    assert command.inspect(folder, "table") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:1] == ["file"] and line.rstrip().endswith("1/model.pt") for line in lines), lines

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from naiad.errors import UnservableFile
 from naiad.signature.model import Signature, TensorSignature
-from naiad.signature.wire import Damaged, Message, TooMuch, signed
+from naiad.signature.wire import Damaged, Field, Message, TooMuch, signed
 
 MAX_TENSORS = 10_000
 MAX_RANK = 64
@@ -47,6 +47,10 @@ TYPES: dict[int, tuple[str, str | None]] = {
     28: ("float6e3m2", None),
 }
 _KINDS = {4: "a sequence", 5: "a map", 7: "an opaque value", 8: "a sparse tensor", 9: "an optional value"}
+_LOCATION = b"location"
+_USUAL = b"\x0a\x08" + _LOCATION + b"\x12"
+_BEFORE = len(_USUAL) + 1
+"""How an entry with this key begins, and what comes before its value where that has up to 127 bytes."""
 _STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 _TENSORS = "export it again with tensors as inputs and outputs"
 _ZIPMAP = f"{_TENSORS}; for scikit-learn: to_onnx(model, X, options={{'zipmap': False}})"
@@ -222,32 +226,43 @@ def _graph(message: Message, model: _Model) -> None:
 
 
 def _initializer(message: Message, model: _Model) -> str:
-    """A TensorProto: its name; where its bytes lie in another file, that is noted."""
-    name = location = ""
+    """A TensorProto: its name; where its bytes lie in another file, that is noted.
+
+    Readers take the first location or the last one, so each counts.
+    """
+    name = ""
     for told in message.fields(8, 13):
         if told.number == 8:
             name = message.text(told)
-        elif not location:
-            location = _location(message.inner(told))
-    if location:
-        model.locations.add(location)
+        elif location := _location(message, told):
+            model.locations.add(location)
     return name
 
 
-def _location(message: Message) -> str:
-    """The value of a StringStringEntryProto whose key is `location`."""
+def _location(message: Message, entry: Field) -> str:
+    """The value of a StringStringEntryProto whose key is `location`; "" for others.
+
+    A large model has thousands, so that one in the usual form is taken as it is, and one without the word passed over.
+    """
+    whole = message.short(entry)
+    if whole is not None and _LOCATION not in whole:
+        return ""
+    if whole is not None and whole.startswith(_USUAL) and whole[_BEFORE - 1 :][:1] == bytes([len(whole[_BEFORE:])]):
+        return message.decoded(whole[_BEFORE:], entry.at)
     key, value = "", None
-    for told in message.fields(1, 2):
+    inner = message.inner(entry)
+    for told in inner.fields(1, 2):
         if told.number == 1:
-            key = message.text(told)
+            key = inner.text(told)
         elif told.number == 2:
             value = told
-    return message.text(value) if key == "location" and value is not None else ""
+    return inner.text(value) if key.encode() == _LOCATION and value is not None else ""
 
 
 def _sparse(message: Message, model: _Model) -> str:
-    """A SparseTensorProto has the name of its values."""
-    return next((_initializer(message.inner(told), model) for told in message.fields(1)), "")
+    """A SparseTensorProto: its values, whose name it has, and their indices."""
+    names = {told.number: _initializer(message.inner(told), model) for told in message.fields(1, 2)}
+    return names.get(1, "")
 
 
 def _value(message: Message) -> _Value:

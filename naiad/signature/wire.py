@@ -24,6 +24,7 @@ _WANTED, _MESSAGE, _TEXT, _HEAD, _READ = 1, 4, 3, 7, 6
 _WINDOW = 8 << 10
 """Bytes that are read at once: fields that follow each other closely cost no call of the system each."""
 _LONGEST_NUMBER = 10
+_LONGEST_SHORT, _SHORT_STEPS = 128, 2
 _SHORT = 3
 """Bytes of the head of most fields: a number of up to 15 and a length of up to 16,383."""
 
@@ -140,10 +141,20 @@ class Message:
         self._source.texts -= field.value
         if self._source.texts < 0:
             raise TooMuch(f"more than {MAX_TEXTS} bytes of texts before offset {field.at}")
+        return self.decoded(self._read(field.at, field.value), field.at)
+
+    def decoded(self, data: bytes, at: int) -> str:
+        """Bytes that were read at an offset as text; raises `Damaged` where they are none."""
         try:
-            return self._read(field.at, field.value).decode()
+            return data.decode()
         except UnicodeDecodeError:
-            raise Damaged(f"the text at offset {field.at} is not UTF-8") from None
+            raise Damaged(f"the text at offset {at} is not UTF-8") from None
+
+    def short(self, field: Field) -> bytes | None:
+        """The content of a LENGTH field of at most 128 bytes; None of a longer one."""
+        self._expect(field)
+        self._source.step(_SHORT_STEPS, field.at)
+        return self._read(field.at, field.value) if field.value <= _LONGEST_SHORT else None
 
     def _expect(self, field: Field) -> None:
         if field.kind != LENGTH:

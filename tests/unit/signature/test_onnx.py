@@ -243,6 +243,9 @@ HOSTILE = {
                              + varint(199) + b"\x0a\x00" * 99 + b"\x00"), "a shape of more than 64 dims"),
     "countless fields": (graph(b"\x2a\x80\x80\x20" + b"\x08\x01" * (1 << 18)), "too many fields"),
     "a group": (graph(b"\x5b"), "wire type 3"),
+    "a location without a value": (graph(b"\x2a\x0d\x6a\x0b\x0a\x08location\x12"), "does not end"),
+    "a location that is cut": (graph(b"\x2a\x0f\x6a\x0d\x0a\x08location\x12\x02a"), "claims 2 bytes of the 1 left"),
+    "a location that is no text": (graph(b"\x2a\x0f\x6a\x0d\x0a\x08location\x12\x01\xff"), "is not UTF-8"),
 }  # fmt: skip
 
 
@@ -258,6 +261,22 @@ def test_deep_nesting_is_not_followed(tmp_path):
     """Subgraphs of nodes are of no interest, so nothing recurses."""
     (tmp_path / "m.onnx").write_bytes(graph(b"\x0a" + varint(len(nested(3000))) + nested(3000)))
     assert refusal(tmp_path / "m.onnx").what == "'m.onnx' has a graph without an input, so there is nothing to ask it"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_each_location_of_a_weight_counts(tmp_path, number):
+    """Of a plain weight, and of both parts of a sparse one: readers differ in which of two they take."""
+    made = affine()
+    weight = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[4], data_location=1)
+    for place in ("m.onnx", "../secret"):
+        weight.external_data.add(key="x" * 300, value="y")
+        weight.external_data.add(key="location", value=place)
+    sparse = made.graph.sparse_initializer.add()
+    (sparse.values if number == 1 else sparse.indices).CopyFrom(weight)
+    assert "'../secret', which is outside" in refusal(save(made, tmp_path / "m.onnx")).what
+    made.graph.ClearField("sparse_initializer")
+    made.graph.initializer.append(weight)
+    assert "'../secret', which is outside" in refusal(save(made, tmp_path / "m.onnx")).what
 
 
 def test_weights_are_not_read(tmp_path, monkeypatch):

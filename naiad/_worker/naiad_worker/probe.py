@@ -104,7 +104,8 @@ class Probe:
             if batchable:
                 shapes = {name: [1, *dims[1:]] for name, dims in shapes.items()}
         outputs = self.run(shapes)
-        seen = {name: list(array.shape) for name, array in outputs.items()}
+        # Nothing found in zeros (no box, no word) is no size: there is as much as the input holds.
+        seen = {name: [dim or -1 for dim in array.shape] for name, array in outputs.items()}
         if batchable:
             for dims in seen.values():
                 dims[0] = -1

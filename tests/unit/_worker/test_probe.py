@@ -94,6 +94,11 @@ def test_a_dim_that_makes_more_rows_does_not_vary():
     assert told["outputs"][0]["dims"] == [-1, 8]
 
 
+def test_a_size_of_nothing_is_open():
+    told = report(lambda x: np.zeros((x.shape[0], int(x.sum()), 4)), entry(1, 8))
+    assert told["outputs"][0]["dims"] == [-1, -1, 4]
+
+
 # -- guesses ----------------------------------------------------------------------------------------------------------
 
 

@@ -196,12 +196,11 @@ class Backend:
         try:
             return named(self._run(arguments), self._array)
         except RuntimeError as error:
-            where = _torch_script.operation(str(error))
-            text = f"{str(error).strip()} in `{where}`" if where else str(error)
-            last = text.splitlines()[-1] if text else ""
+            text = _torch_script.plain(str(error))
+            last = text or (str(error).splitlines() or [""])[-1]
             if CUDA.search(last) and not self._moves:
                 raise LoadFailure(last, ON_GPU, "CUDA_ONLY_TRACE") from error
-            if not where:
+            if not text:
                 raise
             raise RuntimeError(text) from error
 

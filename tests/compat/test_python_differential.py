@@ -87,6 +87,7 @@ ASKED = {
     "batch_loop": [tensor("FEATURES", "FP32", [1, 4], [1, 2, 3, 4])],
     "preprocessing": [tensor("IMAGE", "UINT8", [1, 3, 5, 3], list(range(45)))],
     "parameters": [tensor("VALUE", "FP32", [2], [1, 2])],
+    "metrics": [tensor("TEXT", "BYTES", [2], ["a b c d", ""])],
 }
 
 
@@ -94,6 +95,18 @@ ASKED = {
 def test_an_example_answers_the_same(pair, model):
     ours, theirs = (told(server.post(f"/v2/models/{model}/infer", {"inputs": ASKED[model]})) for server in pair)
     assert ours == theirs
+
+
+def test_the_metrics_of_a_model_are_shown_the_same(pair):
+    ours, theirs = pair
+    for server in pair:
+        assert server.post("/v2/models/metrics/infer", {"inputs": ASKED["metrics"]}).status == 200
+
+    def shown(server: Serve) -> list[str]:
+        """The lines of its families, each family in the order of its labels: Triton's order is none."""
+        return sorted(line for line in server.scrape().splitlines() if "words_" in line)
+
+    ours.until(lambda: shown(ours) == shown(theirs), 10, f"{shown(ours)} is not {shown(theirs)}")
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -69,6 +69,7 @@ def triton(repository: Path, log: Path, *options: str, own: bool = False) -> Ite
         process = subprocess.Popen(command, env=peers.triton_environment(found), stdout=sink, stderr=sink)
     server = Serve(process, f"127.0.0.1:{ports['http']}", log, {})
     server.grpc = f"127.0.0.1:{ports['grpc']}"  # type: ignore[attr-defined]
+    server.metrics = f"127.0.0.1:{ports['metrics']}"
 
     def answers() -> bool:
         assert process.poll() is None, log.read_text()[-3000:]

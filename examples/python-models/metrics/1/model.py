@@ -6,18 +6,19 @@ import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
     def initialize(self, args):
-        family = pb_utils.MetricFamily(
+        # The families are kept: in Triton a metric ends with its family.
+        self.words_family = pb_utils.MetricFamily(
             name="words_total", description="Words that were counted", kind=pb_utils.MetricFamily.COUNTER
         )
-        self.words = {kind: family.Metric(labels={"kind": kind}) for kind in ("short", "long")}
-        family = pb_utils.MetricFamily(
+        self.words = {kind: self.words_family.Metric(labels={"kind": kind}) for kind in ("short", "long")}
+        self.last_family = pb_utils.MetricFamily(
             name="words_last", description="Words of the latest text", kind=pb_utils.MetricFamily.GAUGE
         )
-        self.last = family.Metric()
-        family = pb_utils.MetricFamily(
+        self.last = self.last_family.Metric(labels={"of": "text"})
+        self.per_text_family = pb_utils.MetricFamily(
             name="words_per_text", description="Words of each text", kind=pb_utils.MetricFamily.HISTOGRAM
         )
-        self.per_text = family.Metric(buckets=[2, 5, 10])
+        self.per_text = self.per_text_family.Metric(labels={"of": "text"}, buckets=[2, 5, 10])
 
     def execute(self, requests):
         return [self.count(request) for request in requests]

@@ -13,7 +13,7 @@ START = str(WORKER_PATH / "naiad_worker_start.py")
 _NAMES = frozenset({"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"})
 # One by one, not as TF_: variables of that prefix belong to other programs too, and hold their secrets.
 _TENSORFLOW = frozenset({"TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_XLA_FLAGS"})
-_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "GOMP_", "KMP_", "OPENBLAS_", "TORCH_")
+_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "GOMP_", "KMP_", "OPENBLAS_", "TORCH_", "TORCHINDUCTOR_")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL")
 """Of those prefixes, too, some names hold one: NVIDIA_API_KEY."""
 

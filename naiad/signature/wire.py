@@ -16,6 +16,8 @@ MAX_STEPS = 120_000
 
 An ONNX file of 20,000 nodes, as many described values and 2,000 weights beside it takes 100,000.
 """
+STEP_BYTES, MOST_STEPS = 32, 1_000_000
+"""A larger file has a step for so many of its bytes, for real graphs grow, too: a node takes 100 bytes or more."""
 MAX_TEXT = 1 << 16
 MAX_TEXTS = 4 << 20
 """Bytes of all texts of a file together."""
@@ -58,7 +60,7 @@ class _Source:
         self.end = os.fstat(self._descriptor).st_size
         self._base = 0
         self._data = b""
-        self.steps = MAX_STEPS
+        self.steps = max(MAX_STEPS, min(self.end // STEP_BYTES, MOST_STEPS))
         self.texts = MAX_TEXTS
 
     def step(self, count: int, at: int) -> None:

@@ -251,6 +251,10 @@ mod tests;
 mod lifecycle_tests;
 
 #[cfg(test)]
+#[path = "breach_tests.rs"]
+mod breach_tests;
+
+#[cfg(test)]
 #[path = "stream_tests.rs"]
 mod stream_tests;
 

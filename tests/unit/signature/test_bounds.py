@@ -166,10 +166,10 @@ def test_the_checks_of_a_thousand_inputs_are_looked_for_in_one_pass(tmp_path):
 # -- large files that are whole ---------------------------------------------------------------------------------------
 
 
-def test_an_onnx_file_of_20000_nodes_is_read(tmp_path):
+def test_an_onnx_file_of_60000_nodes_is_read(tmp_path):
     """With a described value for each, and 2,000 weights in a file beside it."""
     helper, made = onnx.helper, onnx.GraphProto(name="large")
-    for at in range(20_000):
+    for at in range(60_000):
         name = f"/model/layers.{at // 200}/self_attn/q_proj/MatMul_{at}"
         made.node.add(op_type="Relu", name=name, input=[f"{name}_in"], output=[f"{name}_output_0"])
         made.value_info.append(helper.make_tensor_value_info(f"{name}_output_0", 1, ["batch", "sequence", 4096]))

@@ -48,6 +48,8 @@ class Archive:
         if directory.size > MAX_DIRECTORY or not 0 <= directory.begin <= end:
             raise BadArchive(f"its directory claims {directory.size} bytes, at most {MAX_DIRECTORY}")
         self._shift = directory.shift
+        self.shifted = directory.shift != 0
+        """Whether something was put before the archive, so that its own numbers are wrong."""
         self._data = os.pread(self._descriptor, directory.size, directory.begin)
         self._entries = _entries(self._data)
         self.names = list(self._entries)

@@ -16,6 +16,8 @@ _PICKLE = "a pickle, which can run code when the model is loaded"
 _NATIVE = "native code, which runs when the model is loaded"
 _CODE = {".py": _PYTHON, ".pyc": _PYTHON, ".pkl": _PICKLE, ".pickle": _PICKLE, ".joblib": _PICKLE, ".so": _NATIVE}
 _UNLISTED = "an archive whose content cannot be listed, so that it may hold code which runs when the model is loaded"
+_COMPILED = "/data/aotinductor/"
+"""Folder in a package of torch."""
 _END, _MAX_END = b"PK\5\6", 22 + 0xFFFF
 _ENVIRONMENT = "EXECUTION_ENV_PATH"
 
@@ -51,10 +53,16 @@ def _untrusted(what: str) -> Broken:
 
 
 def _in_archive(file: Path) -> str | None:
-    """What an archive holds that is code: AOTInductor packs a shared library, whatever its file is called."""
+    """What an archive holds that is code: AOTInductor packs a shared library, or the source and the commands to make it.
+
+    The file may have any name, and be a program of torch.export beside it: torch loads both.
+    """
     try:
         with file.open("rb") as opened:
-            native = any(name.endswith(".so") for name in Archive(opened).names)
+            archive = Archive(opened)
+            if archive.shifted:  # readers differ in where they look for the directory then
+                return _UNLISTED
+            native = any(name.endswith(".so") or _COMPILED in f"/{name}" for name in archive.names)
     except (BadArchive, OSError):
         # Readers differ in what they take: that of PyTorch opens archives that ours cannot list.
         return _UNLISTED if _ends_as_archive(file) else None

@@ -151,6 +151,29 @@ def test_d3_an_archive_that_python_cannot_list_is_not_trusted(folder, tmp_path, 
     folder.prepare("net.v1", Declared(), path, immutable=False, trusted=True)
 
 
+def test_d3_source_that_torch_compiles_at_load_is_code(folder, tmp_path):
+    """`torch.export.load` runs the commands that lie beside it, though no library is there yet."""
+    path = tmp_path / "net.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/models/model.json", b"{}")
+        archive.writestr("net/data/aotinductor/other/model.wrapper.cpp", b"")
+    with pytest.raises(Broken, match=r"'net\.pt2' is native code") as caught:
+        folder.prepare("net.v1", Declared(), path, immutable=False)
+    assert (caught.value.code, folder.names()) == ("CODE_NOT_TRUSTED", set())
+
+
+def test_d3_an_archive_with_two_directories_is_not_trusted(folder, tmp_path):
+    """Some readers take the one before the end, others the one at the offset that the end names."""
+    for name, member in (("hidden.zip", "net/data/aotinductor/m/code.so"), ("shown.zip", "net/model.json")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, b"")
+    path = tmp_path / "net.pt2"
+    path.write_bytes((tmp_path / "hidden.zip").read_bytes() + (tmp_path / "shown.zip").read_bytes())
+    with pytest.raises(Broken, match=r"'net\.pt2' is an archive whose content cannot be listed") as caught:
+        folder.prepare("net.v1", Declared(), path, immutable=False)
+    assert (caught.value.code, folder.names()) == ("CODE_NOT_TRUSTED", set())
+
+
 def test_a_file_that_breaks_off_is_no_archive(folder, tmp_path):
     """No reader opens it: the load says what is wrong."""
     path = tmp_path / "net.pt2"

@@ -25,14 +25,16 @@ _URL = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/
 _LICENSED = {"defaults", "main", "free", "r", "pro", "msys2", "anaconda", "pkgs"}
 _ANACONDA = re.compile(r"https?://(?:conda\.|repo\.)?anaconda\.(?:org|com)(?::\d+)?/+(.*)", re.IGNORECASE)
 _HASH = re.compile(r"\s--hash=sha(256|384|512):[0-9a-f]+")
-_FIELD_OF_OPTION = {
-    "-i": "index_url",
-    "--index-url": "index_url",
-    "--extra-index-url": "extra_index_urls",
-    "-f": "find_links",
-    "--find-links": "find_links",
-    "--no-binary": "allow_sdist",
+_INDEX, _LINKS = ("--index-url", "index_url"), ("--find-links", "find_links")
+_INSTEAD_OF_OPTION = {
+    "-i": _INDEX,
+    "--index-url": _INDEX,
+    "--extra-index-url": ("--extra-index-url", "extra_index_urls"),
+    "-f": _LINKS,
+    "--find-links": _LINKS,
+    "--no-binary": ("--allow-sdist", "allow_sdist"),
 }
+"""What stands for an option of pip: that of `naiad env create`, and the field of the API."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +126,10 @@ def check_requirements(text: str) -> None:
         bare = _HASH.sub("", line)
         option = bare.split()[0].partition("=")[0] if bare.startswith("-") else ""
         if option:
-            field = _FIELD_OF_OPTION.get(option)
-            advice = f"set the field '{field}' instead" if field else "write the requirements themselves"
+            instead = _INSTEAD_OF_OPTION.get(option)
+            advice = "write the requirements themselves"
+            if instead:
+                advice = f"give it to the command as {instead[0]}, to the API as the field '{instead[1]}'"
             raise WrongSpecification("spec", f"line {number}: option '{option}' is not taken; {advice}")
         if "@" in bare.split(";")[0] or "://" in bare or "/" in bare.split(";")[0] or bare.startswith("."):
             raise WrongSpecification(

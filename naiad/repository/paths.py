@@ -39,5 +39,8 @@ def below(root: Path, relative: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # too long, or links in a circle (RuntimeError before 3.13)
         raise ConfigError(f"path '{shown(relative[:200])}': {getattr(error, 'strerror', None) or error}") from error
     if not resolved.is_relative_to(base):
-        raise ConfigError(f"path '{shown(relative)}' leads out of the model's directory")
+        raise ConfigError(
+            f"path '{shown(relative)}' is a link that leads out of the model's directory; "
+            "put the file itself there, or make the version's folder a link"
+        )
     return resolved

@@ -254,6 +254,10 @@ RUN: Mapping[str, Broken] = {
         config='input { name: "model_input" data_type: TYPE_FP32 dims: [ 1, 28, 28 ] } max_batch_size: 4',
         code="IO_MISMATCH", cause="a dry run with zeros", fix="config.pbtxt",
     ),
+    "complex": Broken(
+        files=_lone("model.pt", _traced("torch.fft_rfft(x)")), inspect=False, modules=("torch",),
+        code="IO_UNSUPPORTED", cause="arrays of complex64 have no v2 datatype", fix="real and the imaginary part",
+    ),
     "frozen": Broken(
         files=_lone("model.pt", _traced("torch.view(x, [1, 4])")), inspect=False, modules=("torch",),
         code="BATCH_FROZEN",

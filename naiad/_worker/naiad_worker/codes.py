@@ -11,6 +11,11 @@ _RULES = (
         "install the package that registers the operator beside the framework, or export the model without it",
     ),
     (
+        "IO_UNSUPPORTED",
+        r"have no v2 datatype",
+        "export the model with outputs of other types, such as the real and the imaginary part for complex numbers",
+    ),
+    (
         "HOST_OOM",
         r"MemoryError|out of memory|bad_alloc|[Cc]an(no|')t allocate memory|Unable to allocate",
         "give the machine more memory, or load a smaller model or fewer instances of it",

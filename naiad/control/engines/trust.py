@@ -53,7 +53,7 @@ def _untrusted(what: str) -> Broken:
 
 
 def _in_archive(file: Path) -> str | None:
-    """What an archive holds that is code: AOTInductor packs a shared library, or the source and the commands to make it.
+    """What an archive holds that is code: AOTInductor packs a shared library, or source and the commands to make it.
 
     The file may have any name, and be a program of torch.export beside it: torch loads both.
     """

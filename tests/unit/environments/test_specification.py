@@ -32,9 +32,9 @@ def test_requirements_are_taken(text):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("--index-url https://x.test", "set the field 'index_url' instead"),
-        ("-i https://x.test", "set the field 'index_url' instead"),
-        ("--find-links=/x", "set the field 'find_links' instead"),
+        ("--index-url https://x.test", "give it to the command as --index-url, to the API as the field 'index_url'"),
+        ("-i https://x.test", "give it to the command as --index-url, to the API as the field 'index_url'"),
+        ("--find-links=/x", "give it to the command as --find-links, to the API as the field 'find_links'"),
         ("-r other.txt", "option '-r' is not taken"),
         ("-e .", "option '-e' is not taken"),
         ("--config-settings x=y", "is not taken"),

@@ -129,6 +129,10 @@ _RULES = [
 _NAMED = re.compile(r"\(([A-Z][A-Z0-9_]+)\)")
 _INSTALL = re.compile(r"pip install \S+$")
 _FIX = re.compile(r" \(fix: (.+?)\)(?=;?\s*$)", re.DOTALL)
+_FRAME = re.compile(
+    r"load failed for model '[^'\n]*': version \d+ is at UNAVAILABLE state: Internal: (.*);\s*", re.DOTALL
+)
+"""What the protocol puts around the cause of a load that failed (W69): it says nothing about a service."""
 _COMPILED = [(code, re.compile(pattern, re.IGNORECASE | re.DOTALL)) for code, pattern in _RULES]
 
 
@@ -158,9 +162,11 @@ def classify(text: str) -> str:
 
 def diagnose(evidence: Evidence) -> Diagnosis:
     """The diagnosis of what a server answered to a load, or says in its index: its fix comes before ours."""
-    told = _FIX.search(evidence.text)
-    seen = replace(evidence, text=_FIX.sub("", evidence.text)) if told else evidence
-    return make(classify(evidence.text), seen, fix=told[1] if told else "")
+    framed = _FRAME.fullmatch(evidence.text)
+    text = framed[1] if framed else evidence.text
+    told = _FIX.search(text)
+    seen = replace(evidence, text=_FIX.sub("", text))
+    return make(classify(text), seen, fix=told[1] if told else "")
 
 
 def of_broken(broken: Broken, service: str) -> Diagnosis:

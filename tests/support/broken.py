@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.support import estimators
 from tests.support.estimators import parameters
+from tests.support.wire_bytes import block
 from tests.unit.signature.archives import CODE, members, record, tensor
 
 Files = Mapping[str, bytes]
@@ -103,19 +104,13 @@ def _onnx(*, domain: str = "", opset: int = 13, ir: int = 8) -> bytes:
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=ir).SerializeToString())
 
 
-def _field(number: int, content: bytes) -> bytes:
-    """A field of bytes in the wire format of protocol buffers."""
-    size = len(content)
-    return bytes([number << 3 | 2, *([size & 0x7F | 0x80, size >> 7] if size > 0x7F else [size])]) + content
-
-
 def _saved_model() -> bytes:
     """saved_model.pb of a model with one signature, x to y, and with variables."""
-    tensor_info = _field(1, b"x:0") + b"\x10\x01" + _field(3, _field(2, b"\x08\x04"))
-    tensors = [_field(at, _field(1, name) + _field(2, tensor_info)) for at, name in ((1, b"x"), (2, b"y"))]
-    signature = b"".join(tensors) + _field(3, b"tensorflow/serving/predict")
-    named = _field(5, _field(1, b"serving_default") + _field(2, signature))
-    return b"\x08\x01" + _field(2, _field(1, _field(4, b"serve")) + _field(3, b"") + named)
+    tensor_info = block(1, b"x:0") + b"\x10\x01" + block(3, block(2, b"\x08\x04"))
+    tensors = [block(at, block(1, name) + block(2, tensor_info)) for at, name in ((1, b"x"), (2, b"y"))]
+    signature = b"".join(tensors) + block(3, b"tensorflow/serving/predict")
+    named = block(5, block(1, b"serving_default") + block(2, signature))
+    return b"\x08\x01" + block(2, block(1, block(4, b"serve")) + block(3, b"") + named)
 
 
 FILES: Mapping[str, Broken] = {

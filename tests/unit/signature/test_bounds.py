@@ -16,6 +16,7 @@ from naiad.errors import UnservableFile
 from naiad.signature import aotinductor
 from naiad.signature.archive import MAX_MEMBERS, Archive, BadArchive
 from naiad.signature.recognise import read
+from tests.support.wire_bytes import block
 
 from . import archives
 from .archives import zipped
@@ -24,18 +25,6 @@ LIMIT = 50 << 20
 """Bytes of memory that reading any file may take."""
 ARGUMENT = b'{"user_input": {"arg": {"as_tensor": {"name": "x"}}}}'
 AOTI = "m/data/aotinductor/model/a"
-
-
-def block(number: int, data: bytes) -> bytes:
-    return wire_number(number << 3 | 2) + wire_number(len(data)) + data
-
-
-def wire_number(number: int) -> bytes:
-    digits = []
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*digits, number])
 
 
 def onnx_file(*fields: bytes) -> Callable[[Path], Path]:

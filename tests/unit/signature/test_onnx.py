@@ -14,6 +14,7 @@ from naiad.signature.onnx import TYPES
 from naiad.signature.recognise import read
 from tests.support import onnx_models, real_models
 from tests.support.onnx_models import affine, model, node, one, save, value
+from tests.support.wire_bytes import varint
 
 onnx: Any = pytest.importorskip("onnx", reason=onnx_models.REASON)
 
@@ -213,14 +214,6 @@ def graph(*fields: bytes) -> bytes:
     """A model whose graph has these fields."""
     body = b"".join(fields)
     return b"\x08\x08\x42\x02\x10\x11\x3a" + varint(len(body)) + body
-
-
-def varint(number: int) -> bytes:
-    digits = []
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*digits, number])
 
 
 def nested(depth: int) -> bytes:

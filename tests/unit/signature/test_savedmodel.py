@@ -13,25 +13,12 @@ from naiad.signature.model import Signature, TensorSignature
 from naiad.signature.recognise import read
 from tests.support import real_models
 from tests.support.tensorflow_models import TYPES
+from tests.support.wire_bytes import block, varint
 
 NAMES = {"FP32": "float32", "BYTES": "string", **TYPES, "complex64": "complex64"}
 
 
 # -- bytes by hand, from the specification ----------------------------------------------------------------------------
-
-
-def varint(value: int) -> bytes:
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def block(number: int, content: bytes | str) -> bytes:
-    raw = content.encode() if isinstance(content, str) else content
-    return varint(number << 3 | 2) + varint(len(raw)) + raw
 
 
 def number(at: int, value: int) -> bytes:

@@ -53,6 +53,8 @@ def naiad(tmp_path: Path, wheelhouse: Path, index: SlowIndex, folder: Path, uv_c
             env={**uv_cache, "PYTHONPATH": str(ROOT)},
             cwd=cwd,
             start_new_session=True,
+            # A shell that runs the tests in the background has them ignore it, and so all that they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         begun.append(process)
         return process

@@ -455,4 +455,4 @@ def test_every_public_name_is_documented():
     for cls in (getattr(pb_utils, name) for name in pb_utils.__all__):
         if isinstance(cls, type) and not issubclass(cls, enum.Enum):
             public |= {name for name in vars(cls) if not name.startswith("_")}
-    assert public - documented == {"received", "of", "on_host", "close"}, "what belongs to the worker alone"
+    assert public - documented == {"received", "of", "on_host", "close", "take"}, "what belongs to the worker alone"

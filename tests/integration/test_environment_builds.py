@@ -18,6 +18,12 @@ from tests.support.slow_index import SlowIndex
 
 ROOT = Path(__file__).resolve().parents[2]
 Start = Callable[..., subprocess.Popen[str]]
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so all that they start.
+NAIAD = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("naiad", run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -40,7 +46,7 @@ def naiad(tmp_path: Path, wheelhouse: Path, index: SlowIndex, folder: Path, uv_c
     begun: list[subprocess.Popen[str]] = []
 
     def start(*words: str, file: str = "", cwd: Path = tmp_path) -> subprocess.Popen[str]:
-        line = [sys.executable, "-m", "naiad", "env", *words, "--environments", str(folder)]
+        line = [sys.executable, "-c", NAIAD, "env", *words, "--environments", str(folder)]
         if file:
             line += ["-r", str(tmp_path / file)]
         if words[0] == "create":
@@ -53,8 +59,6 @@ def naiad(tmp_path: Path, wheelhouse: Path, index: SlowIndex, folder: Path, uv_c
             env={**uv_cache, "PYTHONPATH": str(ROOT)},
             cwd=cwd,
             start_new_session=True,
-            # A shell that runs the tests in the background has them ignore it, and so all that they start.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         begun.append(process)
         return process

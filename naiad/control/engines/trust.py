@@ -8,7 +8,7 @@ from pathlib import Path
 from naiad.config import pbtxt
 from naiad.control.diagnosis import Broken
 from naiad.errors import ConfigError
-from naiad.signature.archive import Archive, BadArchive
+from naiad.signature.archive import Archive, BadArchive, is_archive
 from naiad.signature.pickles import TRUST
 
 _PYTHON = "Python code, which runs when the model is loaded"
@@ -18,7 +18,6 @@ _CODE = {".py": _PYTHON, ".pyc": _PYTHON, ".pkl": _PICKLE, ".pickle": _PICKLE, "
 _UNLISTED = "an archive whose content cannot be listed, so that it may hold code which runs when the model is loaded"
 _COMPILED = "/data/aotinductor/"
 """Folder in a package of torch."""
-_END, _MAX_END = b"PK\5\6", 22 + 0xFFFF
 _ENVIRONMENT = "EXECUTION_ENV_PATH"
 
 
@@ -59,21 +58,13 @@ def _in_archive(file: Path) -> str | None:
     """
     try:
         with file.open("rb") as opened:
-            archive = Archive(opened)
-            if archive.shifted:  # readers differ in where they look for the directory then
-                return _UNLISTED
-            native = any(name.endswith(".so") or _COMPILED in f"/{name}" for name in archive.names)
-    except (BadArchive, OSError):
-        # Readers differ in what they take: that of PyTorch opens archives that ours cannot list.
-        return _UNLISTED if _ends_as_archive(file) else None
-    return _NATIVE if native else None
-
-
-def _ends_as_archive(file: Path) -> bool:
-    """Whether a file has the end record by which any reader finds what an archive holds (APPNOTE.TXT 4.3.16)."""
-    try:
-        with file.open("rb") as opened:
-            opened.seek(max(0, file.stat().st_size - _MAX_END))
-            return _END in opened.read(_MAX_END)
+            try:
+                archive = Archive(opened)
+            except BadArchive:  # readers differ in what they take: that of PyTorch opens archives that ours cannot list
+                return _UNLISTED if is_archive(opened) else None
     except OSError:
-        return False
+        return None
+    if archive.shifted:  # readers differ in where they look for the directory then
+        return _UNLISTED
+    native = any(name.endswith(".so") or _COMPILED in f"/{name}" for name in archive.names)
+    return _NATIVE if native else None
